@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
-#include <vector>
 
 namespace {
 
@@ -41,20 +40,9 @@ bool has_feature(const std::string&) {
 }
 #endif
 
-std::vector<std::string> missing(const std::string& features) {
-  std::vector<std::string> absent;
-  for (std::size_t begin = 0; begin < features.size();) {
-    std::size_t end = features.find(',', begin);
-    if (end == std::string::npos) end = features.size();
-    if (const std::string feature = features.substr(begin, end - begin); !has_feature(feature)) absent.push_back(feature);
-    begin = end + 1;
-  }
-  return absent;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
   m.attr("native_features") = CHEMOMECH_NATIVE_FEATURES;
-  m.def("missing", &missing, pybind11::arg("features"));
+  m.def("has_feature", &has_feature, pybind11::arg("feature"));
 }

@@ -12,12 +12,12 @@ from typing import Any
 
 from . import _cpu
 
-_V3 = "avx,avx2,bmi,bmi2,fma"
-_FEATURES = {
-    "v4": f"{_V3},avx512f,avx512vl,avx512bw,avx512dq,avx512cd",
+_V3 = ("avx", "avx2", "bmi", "bmi2", "fma")
+_FEATURES = {  # the instruction sets a level may use; best level first
+    "v4": (*_V3, "avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512cd"),
     "v3": _V3,
-    "v2": "sse4.2,popcnt",
-    "native": _cpu.native_features,
+    "v2": ("sse4.2", "popcnt"),
+    "native": tuple(filter(None, _cpu.native_features.split(","))),
 }
 
 
@@ -28,7 +28,7 @@ def _choose() -> tuple[str, list[str]]:
     if wanted is not None and wanted not in built:
         raise ImportError(f"CHEMOMECH_SIMD={wanted} is not built; this installation has {', '.join(built)}")
     for level in built if wanted is None else [wanted]:
-        missing = _cpu.missing(_FEATURES[level])
+        missing = [feature for feature in _FEATURES[level] if not _cpu.has_feature(feature)]
         if not missing:
             return level, built
     if wanted is not None:
