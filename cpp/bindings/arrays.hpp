@@ -28,11 +28,14 @@ std::string shape_text(const std::array<index, rank>& shape) {
   return text + (rank == 1 ? ",)" : ")");
 }
 
-inline std::string shape_text(const py::array& array) { return py::str(array.attr("shape")); }
+inline std::string shape_text(const py::array& array) {
+  return py::str(array.attr("shape"));
+}
 
 // A view of `array` as C-contiguous T of the required shape; T without const asks for a writeable array.
 template <class T, std::size_t rank>
-View<T, static_cast<int>(rank)> view(const py::array& array, const char* name, const std::array<index, rank>& required) {
+View<T, static_cast<int>(rank)> view(const py::array& array, const char* name,
+                                     const std::array<index, rank>& required) {
   using Value = std::remove_const_t<T>;
   const std::string who = name;
   if (!py::isinstance<py::array_t<Value>>(array)) {

@@ -105,52 +105,56 @@ fem::BlockMatrix view_matrix(const py::array& indptr, const py::array& indices, 
   return matrix;
 }
 
-View<const double, 3> view_vector(const py::array& x, const char* name) {
-  const auto vector = view<const double>(x, name, std::array<index, 3>{any, 2, any});
-  return vector;
+// `out` if it was given (never x, which is read while it is written), or a new array. Fresh pages of a large array cost
+// more than the product itself, so solvers hand in theirs.
+py::array output(const std::optional<py::array>& out, View<const double, 3> x) {
+  if (!out) return new_array<double>(x.shape[0], x.shape[1], x.shape[2]);
+  if (out->data() == x.data) throw py::value_error("out and x must be different arrays");
+  return *out;
 }
 
-py::array block_multiply(const py::array& indptr, const py::array& indices, const py::array& values,
-                         const py::array& x) {
-  const auto in = view_vector(x, "x");
+py::array block_multiply(const py::array& indptr, const py::array& indices, const py::array& values, const py::array& x,
+                         const std::optional<py::array>& out) {
+  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
   const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
-  auto y = new_array<double>(in.shape[0], 2, in.shape[2]);
-  const auto out = view<double>(y, "y", in.shape);
+  py::array y = output(out, in);
+  const auto y_view = view<double>(y, "out", in.shape);
   {
     py::gil_scoped_release nogil;
-    fem::multiply(matrix, in, out);
+    fem::multiply(matrix, in, y_view);
   }
   return y;
 }
 
 py::array residual(const py::array& indptr, const py::array& indices, const py::array& values,
-                   const py::array& right_hand_side, const py::array& x) {
-  const auto in = view_vector(x, "x");
+                   const py::array& right_hand_side, const py::array& x, const std::optional<py::array>& out) {
+  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
   const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
   const auto b = view<const double>(right_hand_side, "right_hand_side", in.shape);
-  auto r = new_array<double>(in.shape[0], 2, in.shape[2]);
-  const auto out = view<double>(r, "residual", in.shape);
+  py::array r = output(out, in);
+  const auto r_view = view<double>(r, "out", in.shape);
   {
     py::gil_scoped_release nogil;
-    fem::residual(matrix, b, in, out);
+    fem::residual(matrix, b, in, r_view);
   }
   return r;
 }
 
 py::array smooth(const py::array& indptr, const py::array& indices, const py::array& values,
                  const py::array& inverse_diagonal, const py::array& right_hand_side, const py::array& x,
-                 const py::array& direction, double alpha, double beta) {
-  const auto in = view_vector(x, "x");
+                 const py::array& direction, double alpha, double beta, const std::optional<py::array>& out) {
+  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
   const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
-  const auto inverse = view<const double>(inverse_diagonal, "inverse_diagonal", std::array<index, 3>{in.shape[0], 2, 2});
+  const auto inverse =
+      view<const double>(inverse_diagonal, "inverse_diagonal", std::array<index, 3>{in.shape[0], 2, 2});
   const auto b = view<const double>(right_hand_side, "right_hand_side", in.shape);
   const auto step = view<double>(direction, "direction", in.shape);
-  auto x_new = new_array<double>(in.shape[0], 2, in.shape[2]);
-  const auto out = view<double>(x_new, "x_new", in.shape);
+  py::array x_new = output(out, in);
+  const auto x_new_view = view<double>(x_new, "out", in.shape);
   if (step.data == in.data) throw py::value_error("direction and x must be different arrays");
   {
     py::gil_scoped_release nogil;
-    fem::smooth(matrix, inverse, b, in, step, alpha, beta, out);
+    fem::smooth(matrix, inverse, b, in, step, alpha, beta, x_new_view);
   }
   return x_new;
 }
@@ -181,12 +185,12 @@ void bind_fem(py::module_& m) {
   m.def("cell_distortions", &cell_distortions, arg("nodes").noconvert(), arg("triangles").noconvert(),
         arg("cells").noconvert(), arg("n_cells"), arg("displacement").noconvert());
   m.def("block_multiply", &block_multiply, arg("indptr").noconvert(), arg("indices").noconvert(),
-        arg("values").noconvert(), arg("x").noconvert());
+        arg("values").noconvert(), arg("x").noconvert(), arg("out").noconvert() = py::none());
   m.def("residual", &residual, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
-        arg("right_hand_side").noconvert(), arg("x").noconvert());
+        arg("right_hand_side").noconvert(), arg("x").noconvert(), arg("out").noconvert() = py::none());
   m.def("smooth", &smooth, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
         arg("inverse_diagonal").noconvert(), arg("right_hand_side").noconvert(), arg("x").noconvert(),
-        arg("direction").noconvert(), arg("alpha"), arg("beta"));
+        arg("direction").noconvert(), arg("alpha"), arg("beta"), arg("out").noconvert() = py::none());
 }
 
 }  // namespace chemomech

@@ -15,9 +15,15 @@ using Block = double __attribute__((vector_size(32)));
 using BlockMask = std::int64_t __attribute__((vector_size(32)));
 using UnalignedBlock = double __attribute__((vector_size(32), aligned(8), may_alias));
 
-Block load(const double* p) { return *reinterpret_cast<const UnalignedBlock*>(p); }
-void store(double* p, Block block) { *reinterpret_cast<UnalignedBlock*>(p) = block; }
-Block transpose(Block s) { return __builtin_shuffle(s, BlockMask{0, 2, 1, 3}); }
+Block load(const double* p) {
+  return *reinterpret_cast<const UnalignedBlock*>(p);
+}
+void store(double* p, Block block) {
+  *reinterpret_cast<UnalignedBlock*>(p) = block;
+}
+Block transpose(Block s) {
+  return __builtin_shuffle(s, BlockMask{0, 2, 1, 3});
+}
 
 // The stiffness as blocks: S_mn = sum over p, q of area grad_m[p] grad_n[q] D_pq, with D_pq[a][b] = C_(ap)(bq).
 struct Material {
@@ -104,12 +110,12 @@ std::array<Block, ElementBlocks<nodes>::count> element_blocks(const Material& d,
     const Block e21 = s21 * (4. / 3), e20 = s20 * (4. / 3), e02 = s02 * (4. / 3);
     const Block edge = (s00 + s11 + s22) * (4. / 3);
     const Block at0 = e12 + e21, at1 = e20 + e02, at2 = e01 + e10;  // the two edges that meet at vertex 0, 1, 2
-    return {s00,          e01 * -0.25, e02 * -0.25, e01,  e02,   // columns 0 1 2 3 5
-            e10 * -0.25,  s11,         e12 * -0.25, e10,  e12,   // 0 1 2 3 4
-            e20 * -0.25,  e21 * -0.25, s22,         e21,  e20,   // 0 1 2 4 5
-            e10,          e01,         edge,        at1,  at0,   // 0 1 3 4 5
-            e21,          e12,         at1,         edge, at2,   // 1 2 3 4 5
-            e20,          e02,         at0,         at2,  edge}; // 0 2 3 4 5
+    return {s00,         e01 * -0.25, e02 * -0.25, e01,  e02,       // columns 0 1 2 3 5
+            e10 * -0.25, s11,         e12 * -0.25, e10,  e12,       // 0 1 2 3 4
+            e20 * -0.25, e21 * -0.25, s22,         e21,  e20,       // 0 1 2 4 5
+            e10,         e01,         edge,        at1,  at0,       // 0 1 3 4 5
+            e21,         e12,         at1,         edge, at2,       // 1 2 3 4 5
+            e20,         e02,         at0,         at2,  edge};     // 0 2 3 4 5
   }
 }
 

@@ -1,6 +1,6 @@
 // Plane elasticity on straight-sided triangles: stiffness matrix, loads of a cell-wise stress, cell means of the
-// distortion. Frame: x, y in nm; displacements (u, v) interleaved node by node; plane-stress stiffness in GPa times unit
-// thickness, Voigt order xx, yy, xy with engineering shear.
+// distortion. Frame: x, y in nm; displacements (u, v) interleaved node by node; plane-stress stiffness in GPa times
+// unit thickness, Voigt order xx, yy, xy with engineering shear.
 //
 // Closed form of a 6-node triangle. With S_mn = area B_m^T C B_n the blocks of the 3-node triangle (B_m from the
 // constant gradient of the barycentric coordinate m; the S sum to zero along rows and columns):

@@ -42,12 +42,18 @@ void sweep(const BlockMatrix& matrix, View<const double, 3> x, const Finish& fin
 template <class Call>
 void with_width(index k, const Call& call) {
   switch (k) {
-    case 1: return call(std::integral_constant<int, 1>{});
-    case 2: return call(std::integral_constant<int, 2>{});
-    case 4: return call(std::integral_constant<int, 4>{});
-    case 6: return call(std::integral_constant<int, 6>{});
-    case 8: return call(std::integral_constant<int, 8>{});
-    default: return call(std::integral_constant<int, 0>{});
+    case 1:
+      return call(std::integral_constant<int, 1>{});
+    case 2:
+      return call(std::integral_constant<int, 2>{});
+    case 4:
+      return call(std::integral_constant<int, 4>{});
+    case 6:
+      return call(std::integral_constant<int, 6>{});
+    case 8:
+      return call(std::integral_constant<int, 8>{});
+    default:
+      return call(std::integral_constant<int, 0>{});
   }
 }
 
@@ -56,9 +62,8 @@ void with_width(index k, const Call& call) {
 void multiply(const BlockMatrix& matrix, View<const double, 3> x, View<double, 3> y) {
   with_width(x.shape[2], [&](auto width) {
     const index k = width > 0 ? width : x.shape[2];
-    sweep<width>(matrix, x, [&](index row, const double* u, const double*) {
-      std::copy_n(u, 2 * k, y.data + 2 * k * row);
-    });
+    sweep<width>(matrix, x,
+                 [&](index row, const double* u, const double*) { std::copy_n(u, 2 * k, y.data + 2 * k * row); });
   });
 }
 

@@ -11,7 +11,7 @@ namespace chemomech::fem {
 namespace {
 
 constexpr index int32_most = std::numeric_limits<std::int32_t>::max();
-constexpr index rows_per_thread = 4096;     // below this a thread costs more than it saves
+constexpr index rows_per_thread = 4096;      // below this a thread costs more than it saves
 constexpr index triangles_per_chunk = 4096;  // triangles on the border of two chunks are visited twice: keep them few
 
 void require_int32(index count, const char* what) {

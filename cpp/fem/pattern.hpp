@@ -52,10 +52,10 @@ struct Chunk {
 struct Pattern {
   index n_nodes = 0, n_triangles = 0;
   int nodes_per_triangle = 0;
-  Buffer<std::int32_t> indptr;      // (n_nodes + 1,)
-  Buffer<std::int32_t> indices;     // (n_blocks,), ascending in a row
-  Buffer<std::uint32_t> scatter;    // (n_triangles, ElementBlocks::count)
-  Buffer<std::uint8_t> own_rows;    // (n_triangles,), bit i: local node i belongs to the triangle's own chunk
+  Buffer<std::int32_t> indptr;    // (n_nodes + 1,)
+  Buffer<std::int32_t> indices;   // (n_blocks,), ascending in a row
+  Buffer<std::uint32_t> scatter;  // (n_triangles, ElementBlocks::count)
+  Buffer<std::uint8_t> own_rows;  // (n_triangles,), bit i: local node i belongs to the triangle's own chunk
   std::vector<Chunk> chunks;
 
   index n_blocks() const { return static_cast<index>(indices.size()); }

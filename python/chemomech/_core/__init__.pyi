@@ -1,0 +1,142 @@
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+class BuildInfo(TypedDict):
+    simd: str
+    levels: list[str]
+    compiler: str
+    openmp: bool
+    threads: int
+
+def build_info() -> BuildInfo:
+    """The SIMD level loaded, the levels built, the compiler, and the OpenMP threads."""
+
+class Pattern:
+    """Which nodes of a mesh of straight-sided triangles couple, and where each element's blocks go.
+
+    Blocks of a vertex and the midside opposite to it are exactly zero and are left out.
+
+    Parameters
+    ----------
+    triangles : (n_triangles, 6) or (n_triangles, 3) int32, C-contiguous.
+    n_nodes : number of nodes.
+
+    Raises
+    ------
+    TypeError : triangles is not int32.
+    ValueError : another shape, or a node number outside [0, n_nodes).
+    OverflowError : more blocks than 32-bit indices can count.
+    """
+
+    def __init__(self, triangles: NDArray[np.int32], n_nodes: int) -> None: ...
+    @property
+    def n_nodes(self) -> int: ...
+    @property
+    def n_triangles(self) -> int: ...
+    @property
+    def nodes_per_triangle(self) -> int: ...
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def indptr(self) -> NDArray[np.int32]:
+        """(n_nodes + 1,), read-only."""
+    @property
+    def indices(self) -> NDArray[np.int32]:
+        """(n_blocks,), ascending in a row, read-only."""
+
+def assemble_stiffness(
+    pattern: Pattern,
+    nodes: NDArray[np.float64],
+    triangles: NDArray[np.int32],
+    stiffness: NDArray[np.float64],
+    out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Stiffness matrix of plane elasticity: the (n_blocks, 2, 2) values of its block CSR form, GPa.
+
+    ``scipy.sparse.bsr_matrix((values, pattern.indices, pattern.indptr))`` is the matrix; it is symmetric to the bit.
+
+    Parameters
+    ----------
+    pattern : made from the same triangles.
+    nodes : (n_nodes, 2), nm.
+    triangles : (n_triangles, 6) or (n_triangles, 3).
+    stiffness : (3, 3) symmetric, plane stress, Voigt order xx, yy, xy with engineering shear, GPa.
+    out : (n_blocks, 2, 2), overwritten and returned; saves the pages of a new array.
+
+    Raises
+    ------
+    ValueError : a shape that does not fit, or a triangle without positive area (named).
+    """
+
+def stress_loads(
+    pattern: Pattern,
+    nodes: NDArray[np.float64],
+    triangles: NDArray[np.int32],
+    cells: NDArray[np.int32],
+    stress: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Nodal loads (n_nodes, 2, k) of k stresses constant in a cell: the integral of B^T sigma, GPa nm.
+
+    Parameters
+    ----------
+    cells : (n_triangles,) int32, the cell of each triangle.
+    stress : (n_cells, 3, k), xx, yy, xy, GPa.
+    """
+
+def cell_distortions(
+    nodes: NDArray[np.float64],
+    triangles: NDArray[np.int32],
+    cells: NDArray[np.int32],
+    n_cells: int,
+    displacement: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Mean distortion (n_cells, 4, k) of each cell: du/dx, du/dy, dv/dx, dv/dy; NaN in a cell without triangles.
+
+    Parameters
+    ----------
+    displacement : (n_nodes, 2, k), nm.
+    """
+
+def block_multiply(
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
+    x: NDArray[np.float64],
+    out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """K x, (n, 2, k), for the block CSR matrix K of (n_blocks, 2, 2) values and x (n, 2, k)."""
+
+def residual(
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
+    right_hand_side: NDArray[np.float64],
+    x: NDArray[np.float64],
+    out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """right_hand_side - K x, (n, 2, k); ``out`` may be ``right_hand_side``."""
+
+def smooth(
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
+    inverse_diagonal: NDArray[np.float64],
+    right_hand_side: NDArray[np.float64],
+    x: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    alpha: float,
+    beta: float,
+    out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """One step of a Chebyshev or (alpha = 0) damped block Jacobi smoother in one pass over K; returns the new x.
+
+    direction <- alpha direction + beta D^-1 (right_hand_side - K x), in place; x_new = x + direction.
+
+    Parameters
+    ----------
+    inverse_diagonal : (n, 2, 2), D^-1.
+    right_hand_side, x, direction : (n, 2, k).
+    out : (n, 2, k), another array than x.
+    """

@@ -1,0 +1,3 @@
+native_features: str
+
+def has_feature(feature: str) -> bool: ...
