@@ -158,9 +158,7 @@ def pixel_mesh(mask: NDArray[np.bool_], pixel_size_nm: float) -> Mesh:
     )
 
 
-def _part_hinges(
-    mask: NDArray[np.bool_], local: NDArray[np.int32], nodes: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _part_hinges(mask: NDArray[np.bool_], local: NDArray[np.int32], nodes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give one of two pixels that touch at a corner only a node of its own there; changes ``local``."""
     upper_left, upper_right = mask[:-1, :-1], mask[:-1, 1:]
     lower_left, lower_right = mask[1:, :-1], mask[1:, 1:]

@@ -1,0 +1,75 @@
+# make demo | test | test-slow | bench | lint | sanitize | clean. Needs python3 (with venv), a C++ compiler and PyPI.
+# Everything is kept in .venv; stamp files there say what is installed, so that a second run starts at once.
+PYTHON ?= python3
+CXX ?= c++
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+# What the compiled core and the list of dependencies are made of; Python files are used in place.
+SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp -type f) $(wildcard README.md)
+
+.PHONY: demo test test-slow bench lint sanitize clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMPS)/base
+	$(BIN)/chemomech demo -o out/demo
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMPS)/test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+bench: $(STAMPS)/bench
+	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lint: $(STAMPS)/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find cpp -name '*.hpp' -o -name '*.cpp')
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "chemomech: no $(PYTHON); on Debian: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "chemomech: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "chemomech: $(PYTHON) cannot make a venv; on Debian: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The extras are installed over the base, so each stamp depends on the build below it.
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+$(STAMPS)/base: $(SOURCES) | $(VENV)/bin/python
+	@command -v $(CXX) >/dev/null || \
+	  { echo "chemomech: no C++ compiler ($(CXX)); on Debian: sudo apt-get install g++" >&2; exit 1; }
+	@$(BIN)/python -c 'import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || \
+	  { echo "chemomech: no Python.h; on Debian: sudo apt-get install python3-dev" >&2; exit 1; }
+	$(install) .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/base
+	$(install) ".[$*]"
+	@touch $@
+
+# Linters need the dependencies for their types, but not a fresh build of the core.
+$(STAMPS)/lint: pyproject.toml | $(STAMPS)/test
+	$(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"], sep="\n")' \
+	  >$(STAMPS)/lint.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(STAMPS)/lint.txt
+	@touch $@
+
+# The core with AddressSanitizer and UndefinedBehaviorSanitizer, in a venv of its own. Python itself is not
+# instrumented, so the runtime is preloaded, and its leaks (interned objects) are not ours to report.
+SANITIZED := build/sanitize
+sanitize: $(STAMPS)/base
+	test -x $(SANITIZED)/bin/python || $(PYTHON) -m venv $(SANITIZED)
+	$(SANITIZED)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -C cmake.define.CHEMOMECH_SANITIZE=ON -C build-dir=build/sanitize-core ".[test]"
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
+	  $(SANITIZED)/bin/python -m pytest tests/mechanics/test_fem_kernels.py tests/mechanics/test_mesh.py
+
+clean:
+	rm -rf $(VENV) build out dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
