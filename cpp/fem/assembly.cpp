@@ -42,6 +42,10 @@ struct Material {
 // Elements are taken in tiles: the geometry of a tile is one vector loop, its scatter a scalar one from L1.
 constexpr int tile = 64;
 
+// The blocks of an element are requested this many elements before they are added to: the rows of a mesh lie in no
+// order a processor foresees, and waiting for them is most of the time (2.4 times on a matrix larger than the caches).
+constexpr index prefetch_distance = 12;
+
 // area grad_m[p] grad_n[q], for (m, n) = 00, 11, 22 (xx, xy, yy) and 12 (xx, xy, yx, yy).
 struct Products {
   alignas(64) double mm[3][3][tile];
@@ -127,6 +131,13 @@ void add(double* values, std::uint32_t target, Block block) {
   store(p, old + block);
 }
 
+template <int count>
+void request(const double* values, const std::uint32_t* targets) {
+  for (int s = 0; s < count; ++s) {
+    __builtin_prefetch(values + 4 * static_cast<std::size_t>(targets[s] & block_number), 1);
+  }
+}
+
 template <int nodes, class Element, class Rows>
 bool assemble_elements(const Pattern& pattern, View<const double, 2> points, View<const std::int32_t, 2> triangles,
                        const Material& material, index n, const Element& element, const Rows& rows, double* values) {
@@ -141,6 +152,9 @@ bool assemble_elements(const Pattern& pattern, View<const double, 2> points, Vie
       const auto blocks = element_blocks<nodes>(material, products, e);
       const std::uint32_t* targets = pattern.scatter.data() + in_tile(e) * Blocks::count;
       const unsigned owned = rows(begin + e);
+      if (begin + e + prefetch_distance < n) {
+        request<Blocks::count>(values, pattern.scatter.data() + element(begin + e + prefetch_distance) * Blocks::count);
+      }
       if (owned == all_rows) {
         for (int s = 0; s < Blocks::count; ++s) add(values, targets[s], blocks[s]);
       } else {
