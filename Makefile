@@ -14,16 +14,16 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp -type f) $(wildcard RE
 demo: $(STAMPS)/base
 	$(BIN)/chemomech demo -o out/demo
 
-test: $(STAMPS)/test
+test: $(STAMPS)/base $(STAMPS)/test
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMPS)/test
+test-slow: $(STAMPS)/base $(STAMPS)/test
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-bench: $(STAMPS)/bench
+bench: $(STAMPS)/base $(STAMPS)/bench
 	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-lint: $(STAMPS)/lint
+lint: $(STAMPS)/base $(STAMPS)/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -38,33 +38,28 @@ $(VENV)/bin/python:
 	  { echo "chemomech: $(PYTHON) cannot make a venv; on Debian: sudo apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The extras are installed over the base, so each stamp depends on the build below it.
-install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 $(STAMPS)/base: $(SOURCES) | $(VENV)/bin/python
 	@command -v $(CXX) >/dev/null || \
 	  { echo "chemomech: no C++ compiler ($(CXX)); on Debian: sudo apt-get install g++" >&2; exit 1; }
 	@$(BIN)/python -c 'import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || \
 	  { echo "chemomech: no Python.h; on Debian: sudo apt-get install python3-dev" >&2; exit 1; }
-	$(install) .
+	$(pip) --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/test $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/base
-	$(install) ".[$*]"
-	@touch $@
-
-# Linters need the dependencies for their types, but not a fresh build of the core.
-$(STAMPS)/lint: pyproject.toml | $(STAMPS)/test
-	$(BIN)/python -c 'import tomllib; \
-	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"], sep="\n")' \
-	  >$(STAMPS)/lint.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(STAMPS)/lint.txt
+# An extra is installed by its list of requirements, which does not compile the core again.
+$(STAMPS)/test $(STAMPS)/bench $(STAMPS)/lint: $(STAMPS)/%: pyproject.toml | $(VENV)/bin/python
+	@mkdir -p $(STAMPS)
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["$*"], sep="\n")' >$(STAMPS)/$*.txt
+	$(pip) --requirement $(STAMPS)/$*.txt
 	@touch $@
 
 # The core with AddressSanitizer and UndefinedBehaviorSanitizer, in a venv of its own. Python itself is not
 # instrumented, so the runtime is preloaded, and its leaks (interned objects) are not ours to report.
 SANITIZED := build/sanitize
-sanitize: $(STAMPS)/base
-	test -x $(SANITIZED)/bin/python || $(PYTHON) -m venv $(SANITIZED)
+sanitize: | $(VENV)/bin/python
+	@test -x $(SANITIZED)/bin/python || $(PYTHON) -m venv $(SANITIZED)
 	$(SANITIZED)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -C cmake.define.CHEMOMECH_SANITIZE=ON -C build-dir=build/sanitize-core ".[test]"
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \

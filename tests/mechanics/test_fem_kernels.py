@@ -43,7 +43,8 @@ def strain_matrix(gradients):
 
 
 def area(points):
-    return 0.5 * np.linalg.det(np.column_stack([points[1] - points[0], points[2] - points[0]]))
+    (ax, ay), (bx, by) = points[1] - points[0], points[2] - points[0]
+    return 0.5 * (ax * by - ay * bx)
 
 
 def by_quadrature(points, order):
@@ -328,3 +329,20 @@ def test_an_unbuilt_simd_level_is_refused_in_one_line():
         text=True,
     )
     assert result.stderr.strip().splitlines()[-1].startswith("ImportError: CHEMOMECH_SIMD=v9 is not built")
+
+
+LESSER_PROCESSOR = """
+import sys, types
+sys.modules["chemomech._core._cpu"] = types.SimpleNamespace(
+    native_features="avx2,avx512f", has_feature=lambda feature: feature in ("sse4.2", "avx2")
+)
+import chemomech._core
+"""
+
+
+def test_a_build_for_another_processor_is_refused_in_one_line():
+    """The loader asks the processor before it loads code that would end in an illegal instruction."""
+    if _core.build_info()["levels"] != ["native"]:
+        pytest.skip("a portable build has a level for lesser processors")
+    result = subprocess.run([sys.executable, "-c", LESSER_PROCESSOR], capture_output=True, text=True)
+    assert "ImportError: chemomech was compiled for another processor: this one lacks avx512f" in result.stderr
