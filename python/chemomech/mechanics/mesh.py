@@ -75,11 +75,19 @@ class Mesh:
         return np.flatnonzero(on_boundary).astype(np.int32)
 
     @cached_property
+    def node_component(self) -> NDArray[np.int32]:
+        """(n,) int32, the connected piece each node belongs to."""
+        piece = np.empty(len(self.nodes), dtype=np.int32)
+        piece[self.triangles] = self.component[self.cells][:, None]
+        return piece
+
+    @cached_property
     def cell_areas(self) -> NDArray[np.float64]:
         """(n_cells,) float64, nm^2."""
         a, b, c = (self.nodes[self.triangles[:, vertex]] for vertex in range(3))
         twice = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-        return np.bincount(self.cells, weights=0.5 * twice, minlength=self.n_cells)
+        areas = np.bincount(self.cells, weights=0.5 * twice, minlength=self.n_cells)
+        return np.asarray(areas, dtype=np.float64)
 
     @cached_property
     def vertex_mesh(self) -> VertexMesh:
