@@ -35,7 +35,7 @@ def numeric_seconds(mesh: Mesh) -> tuple[_core.Pattern, np.ndarray, float]:
 
 
 def triad_GB_per_s() -> float:
-    """Bandwidth of a = b + c on arrays far larger than the caches: two reads, a write and the fetch before the write."""
+    """Bandwidth of a = b + c on arrays far larger than the caches: two reads, a write and the fetch before it."""
     a, b, c = np.ones((3, 1 << 24))
     return 4 * a.nbytes / median_seconds(lambda: np.add(b, c, out=a), at_least=9, budget_s=0.5) / 1e9
 

@@ -46,6 +46,8 @@ void with_width(index k, const Call& call) {
       return call(std::integral_constant<int, 1>{});
     case 2:
       return call(std::integral_constant<int, 2>{});
+    case 3:
+      return call(std::integral_constant<int, 3>{});
     case 4:
       return call(std::integral_constant<int, 4>{});
     case 6:
