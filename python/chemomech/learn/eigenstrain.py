@@ -1,0 +1,307 @@
+"""Learn the composition-eigenstrain law from the aligned maps of any number of particles.
+
+Model M0 regresses the measured strain on the composition; model M1 asks for elastic equilibrium (Deng, eqs. 1-3; SI,
+sections II, V and VII). Both laws share their order, which is chosen on held-out particles with M1.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from chemomech.arrays import Float
+from chemomech.errors import InputError
+from chemomech.learn.law import EigenstrainLaw
+from chemomech.learn.least_squares import (
+    Design,
+    Fit,
+    OrderScore,
+    bootstrap_covariance,
+    build_design,
+    choose_order,
+    fit,
+    plain_covariance,
+    propagated_covariance,
+)
+from chemomech.learn.observation import Boundary, DirectRegression, Equilibrium, Observation, View
+from chemomech.mechanics.compatibility import incompatibility
+from chemomech.mechanics.stiffness import OLIVINE, plane_stress
+from chemomech.observe.maps import CHANNELS, CorrelativeMaps
+from chemomech.observe.noise import white_noise
+from chemomech.progress import progress
+
+#: Orders compared when the order is chosen automatically.
+HIGHEST_ORDER = 5
+#: Strain noise below this is not measurable; it keeps the weights of noise-free synthetic maps finite.
+_LEAST_STRAIN_NOISE = 1e-6
+#: Above this ratio of residual to noise variance the model leaves something out and noise alone cannot give the errors.
+_UNEXPLAINED_RATIO = 1.25
+#: A mean residual strain larger than this (and than five standard errors) points to the lattice reference.
+_SUSPICIOUS_OFFSET = 3e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Covariance of the coefficients, estimated in several ways.
+
+    Attributes
+    ----------
+    estimates : (2 order, 2 order) by method: "plain" least squares, "propagated" measurement noise and, with three
+        particles or more, "particle bootstrap".
+    used, reason : the method the law's bands stand on, and why.
+    widening : factor on that covariance.
+    unexplained_ratio : variance of the residual strain over that of the noise; 1 when only noise is left.
+    """
+
+    estimates: dict[str, Float]
+    used: str
+    reason: str
+    widening: float
+    unexplained_ratio: float
+
+    @property
+    def covariance(self) -> Float:
+        """The covariance in use."""
+        return self.widening * self.estimates[self.used]
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleResult:
+    """What the law leaves unexplained in one particle.
+
+    Attributes
+    ----------
+    maps : the measured maps.
+    coherency_strain : (ny, nx, 3) elastic strain of model M1, its total strain less the eigenstrain; aa, cc, 2 ac.
+    residual_strain : (ny, nx, 3) measured strain less eigenstrain and coherency strain (Deng SI, eq. 5.1).
+    incompatibility : (ny, nx), 1/nm^2, of the residual strain.
+    rms_incompatibility_per_nm2 : its root mean square; NaN where no 3 x 3 pixels lie inside the mask.
+    held_out : the particle took no part in the fit.
+    """
+
+    maps: CorrelativeMaps
+    coherency_strain: Float
+    residual_strain: Float
+    incompatibility: Float
+    rms_incompatibility_per_nm2: float
+    held_out: bool
+
+
+@dataclass(frozen=True, eq=False)
+class EigenstrainResult:
+    """The learned law and how far to trust it.
+
+    Attributes
+    ----------
+    order : Legendre order of all laws.
+    order_selection : misfit of each order tried; empty when the order was given.
+    laws : by model.
+    uncertainty : by model, the covariances and which of them the law carries.
+    model_error : by model, mean Frobenius norm of the residual strain over the pixels of all particles.
+    noise : standard deviation of "composition", "aa", "cc", "ac", "rotation" (medians where it varies over a map).
+    particles : by name.
+    boundary, misfit : as asked for.
+    warnings : what a careful reader of the result should look at first.
+    """
+
+    order: int
+    order_selection: list[OrderScore]
+    laws: dict[str, EigenstrainLaw]
+    uncertainty: dict[str, Uncertainty]
+    model_error: dict[str, float]
+    noise: dict[str, float]
+    particles: dict[str, ParticleResult]
+    boundary: Boundary
+    misfit: View
+    warnings: list[str]
+
+
+def learn_eigenstrain(
+    particles: Sequence[CorrelativeMaps],
+    *,
+    order: int | Literal["auto"] = "auto",
+    test: Sequence[str] = (),
+    boundary: Boundary = "free",
+    misfit: View = "strain",
+    models: Sequence[str] = ("M0", "M1"),
+    stiffness_GPa: Float = OLIVINE,
+) -> EigenstrainResult:
+    """Learn f(X) from composition and strain maps.
+
+    Parameters
+    ----------
+    particles : the aligned maps; names must differ.
+    order : Legendre order, or "auto" to choose it from 1..5 on the held-out particles, or with each particle held
+        out in turn.
+    test : names of particles that are kept out of the fit.
+    boundary : "free" for traction-free edges, "dirichlet" to hold the edge at the measured displacement.
+    misfit : "strain" compares strains (white noise, the rotation is not read), "displacement" the displacement
+        integrated from strain and rotation.
+    models : "M1", or "M0" and "M1".
+    stiffness_GPa : (6, 6) Voigt; the mean of LiFePO4 and FePO4 by default.
+
+    Raises
+    ------
+    InputError : unusable maps or names, or a composition that varies too little to determine the law.
+
+    >>> result = learn_eigenstrain(read_stack("maps.h5"))
+    >>> result.laws["M1"].derivative(0.5)
+    array([0.049, -0.0196])
+    """
+    _check_arguments(particles, order, test, models)
+    main = "M1" if "M1" in models else "M0"
+    noise = _noise(particles)
+    stiffness = plane_stress(stiffness_GPa)
+    highest = HIGHEST_ORDER if order == "auto" else order
+    designs: dict[str, dict[str, Design]] = {model: {} for model in models}
+    views: list[View] = ["strain", "displacement"] if order == "auto" or misfit == "displacement" else ["strain"]
+    with progress("particles", len(particles)) as advance:
+        for maps in particles:
+            deviation = _deviation(maps, noise)
+            composition, x_deviation, deviation = maps.composition[maps.mask], deviation[:, 0], deviation[:, 1:]
+            for model in models:
+                observation: Observation
+                if model == "M0":
+                    observation, view = DirectRegression(maps), "strain"
+                else:
+                    observation, view = Equilibrium(maps, deviation, stiffness, boundary, views), misfit
+                designs[model][maps.name] = build_design(observation, view, composition, x_deviation, deviation, highest)
+            advance()
+
+    fitted = {model: [d for name, d in by_name.items() if name not in test] for model, by_name in designs.items()}
+    selection: list[OrderScore] = []
+    if order == "auto":
+        held_out = [designs[main][name] for name in test]
+        order, selection = choose_order(fitted[main], held_out, range(1, HIGHEST_ORDER + 1))
+
+    laws, uncertainty = {}, {}
+    for model in models:
+        solution = fit(fitted[model], order)
+        uncertainty[model] = _uncertainty(fitted[model], solution)
+        laws[model] = EigenstrainLaw(solution.coefficients, uncertainty[model].covariance)
+
+    return EigenstrainResult(
+        order=order,
+        order_selection=selection,
+        laws=laws,
+        uncertainty=uncertainty,
+        model_error={model: _model_error(designs[model].values(), law) for model, law in laws.items()},
+        noise=noise,
+        particles={
+            maps.name: _particle_result(maps, designs[main][maps.name], laws[main], maps.name in test)
+            for maps in particles
+        },
+        boundary=boundary,
+        misfit=misfit,
+        warnings=_warnings(fitted[main], laws[main], uncertainty[main], main),
+    )
+
+
+def _check_arguments(
+    particles: Sequence[CorrelativeMaps], order: int | str, test: Sequence[str], models: Sequence[str]
+) -> None:
+    names = [maps.name for maps in particles]
+    if not names:
+        raise InputError("there is no particle to learn from")
+    if len(set(names)) < len(names):
+        raise InputError("particle names must differ")
+    unknown = [name for name in test if name not in names]
+    if unknown:
+        raise InputError(f"test particle {unknown[0]!r} is not among {', '.join(names)}")
+    n_fitted = len(names) - len(set(test))
+    if n_fitted == 0:
+        raise InputError("every particle is a test particle; leave at least one to learn from")
+    if not models or any(model not in ("M0", "M1") for model in models):
+        raise InputError(f"models must be M0, M1 or both, got {','.join(models) or 'none'}")
+    if order == "auto":
+        if n_fitted == 1 and not test:
+            raise InputError("choosing the order needs a second particle to judge it; give the order")
+    elif isinstance(order, str) or order < 1:
+        raise InputError(f"order must be auto or a positive integer, got {order}")
+
+
+def _noise(particles: Sequence[CorrelativeMaps]) -> dict[str, float]:
+    """Standard deviation of each quantity: the median of what was given, else estimated from the maps."""
+    masks = [maps.mask for maps in particles]
+    noise = {}
+    for i, name in enumerate(("composition", *CHANNELS)):
+        given = [maps.uncertainty[name][maps.mask] for maps in particles if name in maps.uncertainty]
+        if given:
+            noise[name] = float(np.median(np.concatenate(given)))
+            continue
+        fields = [maps.composition if i == 0 else maps.distortion[..., i - 1] for maps in particles]
+        noise[name] = white_noise(fields, masks, name)
+        if i > 0:
+            noise[name] = max(noise[name], _LEAST_STRAIN_NOISE)
+    return noise
+
+
+def _deviation(maps: CorrelativeMaps, noise: dict[str, float]) -> Float:
+    """Standard deviations (n_pixels, 5) of the composition and the four channels."""
+    n_pixels = int(maps.mask.sum())
+    columns = [
+        maps.uncertainty[name][maps.mask] if name in maps.uncertainty else np.full(n_pixels, noise[name])
+        for name in ("composition", *CHANNELS)
+    ]
+    return np.column_stack(columns)
+
+
+def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
+    """All covariances of a fit and the one that its residual allows to trust."""
+    ratio = float(np.mean([design.equations["strain"].loss(solution.coefficients) for design in designs]))
+    estimates: dict[str, Float] = {
+        "plain": plain_covariance(designs, solution.coefficients.shape[1]),
+        "propagated": propagated_covariance(designs, solution),
+    }
+    bootstrap = bootstrap_covariance(designs, solution.coefficients.shape[1])
+    if bootstrap is not None:
+        estimates["particle bootstrap"] = bootstrap
+    residual = f"the residual strain has {ratio:.2f} times the variance of the measurement noise"
+    if ratio <= _UNEXPLAINED_RATIO:
+        return Uncertainty(estimates, "propagated", f"{residual}: noise alone explains it", 1.0, ratio)
+    if bootstrap is not None:
+        reason = f"{residual}: the model leaves strain out, which only the spread between particles shows"
+        return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio)
+    reason = (
+        f"{residual} and there are fewer than three particles to draw from: "
+        "the propagated covariance is widened by that factor and is still too narrow where the residual is correlated"
+    )
+    return Uncertainty(estimates, "propagated", reason, ratio, ratio)
+
+
+def _model_error(designs: Iterable[Design], law: EigenstrainLaw) -> float:
+    """Mean over pixels of the Frobenius norm of the residual strain tensor."""
+    residual = np.concatenate([design.strain - design.total_strain(law.coefficients) for design in designs])
+    return float(np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + residual[:, 2] ** 2 / 2).mean())
+
+
+def _particle_result(maps: CorrelativeMaps, design: Design, law: EigenstrainLaw, held_out: bool) -> ParticleResult:
+    total = design.total_strain(law.coefficients)
+    coherency = total.copy()
+    coherency[:, :2] -= design.eigenstrain(law.coefficients)
+    residual = maps.to_map(design.strain - total)
+    field = incompatibility(residual, maps.mask, maps.pixel_size_nm)
+    defined = field[np.isfinite(field)]
+    return ParticleResult(
+        maps=maps,
+        coherency_strain=maps.to_map(coherency),
+        residual_strain=residual,
+        incompatibility=field,
+        rms_incompatibility_per_nm2=float(np.sqrt(np.mean(defined**2))) if defined.size else float("nan"),
+        held_out=held_out,
+    )
+
+
+def _warnings(designs: Sequence[Design], law: EigenstrainLaw, uncertainty: Uncertainty, model: str) -> list[str]:
+    notes = []
+    if uncertainty.unexplained_ratio > _UNEXPLAINED_RATIO:
+        notes.append(f"{model}: {uncertainty.reason}")
+    residual = np.concatenate([design.strain - design.total_strain(law.coefficients) for design in designs])[:, :2]
+    for name, offset, error in zip("ac", residual.mean(axis=0), residual.std(axis=0) / len(residual) ** 0.5, strict=True):
+        if abs(offset) > max(_SUSPICIOUS_OFFSET, 5 * error):
+            notes.append(
+                f"the measured strain along {name} lies {offset:+.1e} from the law on average: "
+                f"check {name}_ref_angstrom, the lattice parameter of LiFePO4"
+            )
+    return notes

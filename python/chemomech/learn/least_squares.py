@@ -1,0 +1,314 @@
+"""Least squares with errors in variables, one particle at a time.
+
+The design matrix A of a particle is computed from a noisy composition, A = A_true + E. Polynomials that are unbiased
+(`law.shifted_legendre`) leave E without mean, but E^T W E does not vanish in the normal matrix and would flatten the
+law. Its mean Q is subtracted (corrected least squares; Fuller 1987, ch. 3):
+
+    (sum_i A_i^T W A_i - Q_i) p = sum_i A_i^T W y_i.
+
+Everything below works on these small sums, so that leaving particles out or drawing them again costs nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from chemomech.arrays import Float
+from chemomech.errors import InputError
+from chemomech.learn.law import NORMAL_95, shifted_legendre, shifted_legendre_slope
+from chemomech.learn.observation import Observation, View
+
+#: Random signs drawn per particle to estimate Q: enough pixels in all that Q is known to about a per cent.
+_PROBED_PIXELS = 20_000
+_MOST_PROBES = 8
+#: Share of the information in the worst-determined combination of coefficients that must not be composition noise.
+_LEAST_INFORMATION = 0.02
+_LARGEST_CONDITION = 1e10
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """Weighted squared misfit of one particle in one view, as a function of the coefficients a1..aN, c1..cN.
+
+    Attributes
+    ----------
+    gram, noise_gram : (2N, 2N) A^T W A and Q.
+    moment : (2N,) A^T W y.
+    square : y^T W y.
+    n_data : number of data.
+    """
+
+    gram: Float
+    noise_gram: Float
+    moment: Float
+    square: float
+    n_data: int
+
+    def restricted(self, order: int) -> "NormalEquations":
+        """The same for the Legendre orders up to `order`."""
+        highest = len(self.moment) // 2
+        take = np.concatenate([np.arange(order), highest + np.arange(order)])
+        block = np.ix_(take, take)
+        return NormalEquations(self.gram[block], self.noise_gram[block], self.moment[take], self.square, self.n_data)
+
+    def loss(self, coefficients: Float) -> float:
+        """Mean weighted squared misfit of (2, order) coefficients, less the share of the composition noise."""
+        own, p = self.restricted(coefficients.shape[1]), coefficients.ravel()
+        return float(own.square - 2 * own.moment @ p + p @ (own.gram - own.noise_gram) @ p) / own.n_data
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The linear model of one particle for the orders 1..N at once.
+
+    Attributes
+    ----------
+    equations : by view.
+    view : the one the law is fitted to.
+    strain : (n_pixels, 3) measured strain left for the eigenstrain to explain.
+    strain_columns : (n_pixels, 3, 2N) predicted total strain per unit coefficient.
+    basis, slope : (n_pixels, N) the unbiased basis and its derivative.
+    channel_score : (n_pixels, 4, 2N) change of A^T W (y - A p) per standard deviation of each measured channel.
+    eigenstrain_score : (n_pixels, 2, 2N) per change of the eigenstrain along a, c over a standard deviation of X.
+    """
+
+    equations: dict[View, NormalEquations]
+    view: View
+    strain: Float
+    strain_columns: Float
+    basis: Float
+    slope: Float
+    channel_score: Float
+    eigenstrain_score: Float
+
+    @property
+    def fitted(self) -> NormalEquations:
+        """The normal equations of the law."""
+        return self.equations[self.view]
+
+    def eigenstrain(self, coefficients: Float) -> Float:
+        """Eigenstrain (n_pixels, 2) along a and c that (2, order) coefficients predict."""
+        return np.asarray(self.basis[:, : coefficients.shape[1]] @ coefficients.T)
+
+    def total_strain(self, coefficients: Float) -> Float:
+        """Total strain (n_pixels, 3) that (2, order) coefficients predict."""
+        return np.asarray(_restrict(self.strain_columns, coefficients.shape[1]) @ coefficients.ravel())
+
+    def score_covariance(self, coefficients: Float) -> Float:
+        """Covariance (2 order, 2 order) of A^T W (y - A p) under independent noise of every channel and pixel."""
+        order = coefficients.shape[1]
+        measured = _restrict(self.channel_score, order).reshape(-1, 2 * order)
+        slope = self.slope[:, :order] @ coefficients.T
+        composition = np.einsum("pi,pij->pj", slope, _restrict(self.eigenstrain_score, order))
+        return np.asarray(measured.T @ measured + composition.T @ composition)
+
+
+def build_design(
+    observation: Observation,
+    view: View,
+    composition: Float,
+    composition_deviation: Float,
+    deviation: Float,
+    order: int,
+) -> Design:
+    """Design of one particle.
+
+    Parameters
+    ----------
+    observation : how the particle answers to an eigenstrain.
+    view : the one to fit.
+    composition, composition_deviation : (n_pixels,) measured X and its standard deviation.
+    deviation : (n_pixels, 4) standard deviation of the channels.
+    order : highest Legendre order.
+    """
+    variance = composition_deviation**2
+    basis, slope = shifted_legendre(composition, order, variance), shifted_legendre_slope(composition, order, variance)
+    columns = observation.respond(_along_a_and_c(basis))
+    weight = {"strain": 1 / deviation[:, :3, None] ** 2, "displacement": np.ones(1)}
+
+    noise_gram = {seen: np.zeros((2 * order, 2 * order)) for seen in columns}
+    signs = np.random.default_rng(0)
+    n_probes = int(np.clip(_PROBED_PIXELS // len(composition), 1, _MOST_PROBES)) if variance.any() else 0
+    for _ in range(n_probes):
+        error = composition_deviation * signs.choice([-1.0, 1.0], len(composition))
+        for seen, probe in observation.respond(_along_a_and_c(slope * error[:, None])).items():
+            noise_gram[seen] += _gram(probe, probe * weight[seen]) / n_probes
+
+    equations: dict[View, NormalEquations] = {}
+    for seen, data in observation.data.items():
+        weighted = columns[seen] * weight[seen]
+        equations[seen] = NormalEquations(
+            gram=_gram(columns[seen], weighted),
+            noise_gram=noise_gram[seen],
+            moment=np.einsum("pim,pi->m", weighted, data),
+            square=float((weight[seen] * data[..., None] ** 2).sum()),
+            n_data=data.size,
+        )
+    to_eigenstrain, to_channels = observation.transpose(view, columns[view] * weight[view])
+    return Design(
+        equations=equations,
+        view=view,
+        strain=observation.data["strain"],
+        strain_columns=columns["strain"],
+        basis=basis,
+        slope=slope,
+        channel_score=to_channels * deviation[..., None],
+        eigenstrain_score=to_eigenstrain[:, :2] * composition_deviation[:, None, None],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Coefficients (2, order) of the corrected least squares and the inverse of its normal matrix."""
+
+    coefficients: Float
+    inverse: Float
+
+
+def fit(designs: Sequence[Design], order: int) -> Fit:
+    """Solve the normal equations of all particles together.
+
+    Raises
+    ------
+    InputError : the compositions do not determine a law of this order.
+    """
+    gram, noise_gram, moment = _summed(designs, order)
+    corrected = gram - noise_gram
+    scale = np.sqrt(np.diag(gram))
+    scaled = gram / np.outer(scale, scale) if scale.all() else np.zeros_like(gram)
+    if np.linalg.cond(scaled) > _LARGEST_CONDITION or _information(corrected, gram) < _LEAST_INFORMATION:
+        raise InputError(
+            f"the law is not identifiable at order {order}: inside the masks the composition varies too little beyond "
+            "its noise; add particles that hold both phases, or lower the order"
+        )
+    inverse = np.linalg.inv(corrected)
+    return Fit((inverse @ moment).reshape(2, order), inverse)
+
+
+def plain_covariance(designs: Sequence[Design], order: int) -> Float:
+    """Covariance of ordinary least squares, which takes the misfits of all data for independent and equal."""
+    gram, _, moment = _summed(designs, order)
+    inverse = np.linalg.inv(gram)
+    misfit = sum(design.fitted.square for design in designs) - moment @ inverse @ moment
+    return np.asarray(inverse * misfit / (sum(design.fitted.n_data for design in designs) - 2 * order))
+
+
+def propagated_covariance(designs: Sequence[Design], solution: Fit) -> Float:
+    """Covariance from the noise of the measured channels and of the composition.
+
+    Independent noise from pixel to pixel is carried through the integration of the displacement, the elastic
+    equilibrium and the fit by the transposes of these linear maps.
+    """
+    score = sum(design.score_covariance(solution.coefficients) for design in designs)
+    return np.asarray(solution.inverse @ score @ solution.inverse)
+
+
+def bootstrap_covariance(designs: Sequence[Design], order: int, replicas: int = 2000) -> Float | None:
+    """Covariance over particles drawn again with replacement, or None with fewer than three particles.
+
+    It sees whatever differs from particle to particle: correlated noise, and strain that the model leaves out. The
+    spread of n particles has only n - 1 degrees of freedom: the covariance is widened so that +-1.96 standard errors
+    are the 95 % interval of Student's t.
+    """
+    n = len(designs)
+    if n < 3:
+        return None
+    random = np.random.default_rng(0)
+    draws = []
+    for chosen in random.integers(0, n, (replicas, n)):
+        try:
+            draws.append(fit([designs[i] for i in chosen], order).coefficients.ravel())
+        except InputError:  # this draw holds too few compositions; the law itself is identifiable
+            continue
+    student = stats.t.ppf(0.975, n - 1) / NORMAL_95
+    return np.asarray(np.cov(np.array(draws).T) * n / (n - 1) * student**2)
+
+
+@dataclass(frozen=True)
+class OrderScore:
+    """Root-mean-square misfit of one order, on the particles it was fitted to and on those left out.
+
+    In nm of displacement under model M1, in standard deviations of the strain noise under M0.
+    """
+
+    order: int
+    train: float
+    test: float
+
+
+def choose_order(
+    designs: Sequence[Design], held_out: Sequence[Design], orders: Sequence[int]
+) -> tuple[int, list[OrderScore]]:
+    """Lowest order whose held-out misfit is within one standard error of the best one.
+
+    The particles held out, or without any each particle in turn, judge the fit to the others. They judge it by the
+    displacement where there is one: summed over many pixels it hardly feels the noise of the composition, which in
+    the strain looks like curvature of the law. Orders are compared particle by particle, so that what all orders miss
+    does not count (one-standard-error rule; Hastie, Tibshirani & Friedman 2009, section 7.10).
+
+    Raises
+    ------
+    InputError : no order is identifiable.
+    """
+    if held_out:
+        folds = [(list(designs), design) for design in held_out]
+    else:
+        folds = [([*designs[:i], *designs[i + 1 :]], design) for i, design in enumerate(designs)]
+    scores, losses = [], []
+    for order in orders:
+        try:
+            solutions = [fit(train, order).coefficients for train, _ in folds]
+        except InputError:
+            if not losses:
+                raise
+            break
+        test = np.array([_judge(design).loss(p) for p, (_, design) in zip(solutions, folds, strict=True)])
+        train = [np.mean([_judge(used).loss(p) for used in group]) for p, (group, _) in zip(solutions, folds, strict=True)]
+        scores.append(OrderScore(order, _root(np.mean(train)), _root(test.mean())))
+        losses.append(test)
+    excess = np.array(losses) - losses[int(np.argmin(np.mean(losses, axis=1)))]
+    error = excess.std(axis=1, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(losses))
+    return scores[int(np.argmax(excess.mean(axis=1) <= error))].order, scores
+
+
+def _judge(design: Design) -> NormalEquations:
+    return design.equations.get("displacement", design.equations["strain"])
+
+
+def _summed(designs: Sequence[Design], order: int) -> tuple[Float, Float, Float]:
+    own = [design.fitted.restricted(order) for design in designs]
+    pieces = [(each.gram, each.noise_gram, each.moment) for each in own]
+    gram, noise_gram, moment = (np.sum(part, axis=0) for part in zip(*pieces, strict=True))
+    return gram, noise_gram, moment
+
+
+def _restrict(columns: Float, order: int) -> Float:
+    """Of the columns (..., 2N) for a, then for c, those up to `order`."""
+    highest = columns.shape[-1] // 2
+    return np.concatenate([columns[..., :order], columns[..., highest : highest + order]], axis=-1)
+
+
+def _along_a_and_c(values: Float) -> Float:
+    """Eigenstrain columns (n, 3, 2N): the values (n, N) along a, then along c; no shear."""
+    n, order = values.shape
+    eigenstrain = np.zeros((n, 3, 2 * order))
+    eigenstrain[:, 0, :order] = values
+    eigenstrain[:, 1, order:] = values
+    return eigenstrain
+
+
+def _gram(left: Float, right: Float) -> Float:
+    k = left.shape[2]
+    return np.asarray(left.reshape(-1, k).T @ right.reshape(-1, k))
+
+
+def _information(corrected: Float, gram: Float) -> float:
+    """Smallest ratio of the corrected to the plain information over all combinations of coefficients."""
+    half = np.linalg.inv(np.linalg.cholesky(gram))
+    return float(np.linalg.eigvalsh(half @ corrected @ half.T).min())
+
+
+def _root(mean_square: float) -> float:
+    return float(np.sqrt(max(mean_square, 0.0)))

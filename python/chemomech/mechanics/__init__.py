@@ -1,0 +1,1 @@
+"""Elasticity on pixels: meshes, stiffness, equilibrium and compatibility."""

@@ -1,0 +1,232 @@
+"""Equilibrium of a thin body on a triangle mesh: one factorisation, then any number of loads.
+
+The weak form of div C (grad d - eps0) = 0 (Deng SI, eqs. 2.5, 2.9) is K d = D eps0, with
+K = sum of B^T C B and D = sum of B^T C over the elements; an eigenstrain is constant in a cell.
+"""
+
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+
+from chemomech import _core
+from chemomech.arrays import Float, Int, require_shape
+from chemomech.mechanics.mesh import Mesh
+from chemomech.mechanics.multigrid import Multigrid
+
+#: Above this many nodes iterating takes less time and memory than factorising (bench/README.md).
+_DIRECT_NODES = 100_000
+#: Relative residual at which the iteration stops: far below any measurement's noise.
+_RTOL = 1e-9
+
+
+class PlaneStress:
+    """A thin elastic body, traction-free or held at its boundary.
+
+    The map from loads to displacements is symmetric. For a traction-free body it is the pseudo-inverse:
+    the rigid modes of every component are taken out of loads and displacements.
+
+    Parameters
+    ----------
+    mesh : the body; mesh.component tells its connected pieces.
+    stiffness_GPa : (3, 3) plane stress, from `stiffness.plane_stress`.
+    held : no nodes (traction-free), or "boundary" for all boundary nodes, whose displacement is prescribed.
+    solver : "direct" (sparse factorisation) or "multigrid"; None chooses by size.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        stiffness_GPa: Float,
+        *,
+        held: Literal["boundary"] | None = None,
+        solver: Literal["direct", "multigrid"] | None = None,
+    ) -> None:
+        require_shape(stiffness_GPa, "stiffness_GPa", (3, 3))
+        self.mesh = mesh
+        self.stiffness_GPa = stiffness_GPa
+        n_nodes = len(mesh.nodes)
+        self.held = mesh.boundary if held else np.empty(0, dtype=np.int32)
+        self._free = np.setdiff1d(np.arange(n_nodes, dtype=np.int32), self.held)
+        self._pattern = _core.Pattern(mesh.triangles, n_nodes)
+        matrix = _stiffness_matrix(self._pattern, mesh.nodes, mesh.triangles, stiffness_GPa)
+        inside = _block_rows_and_columns(matrix, self._free, self._free)
+        self._from_held = _block_rows_and_columns(matrix, self._free, self.held).tocsr() if held else None
+        self._rigid = None if held else RigidModes(mesh.nodes, mesh.node_component)
+        if solver is None:
+            solver = "direct" if n_nodes <= _DIRECT_NODES else "multigrid"
+        if solver == "direct":
+            self._invert = _Factor(inside, self._rigid)
+        else:
+            self._invert = _Iteration(inside, mesh, stiffness_GPa, self._free, self._rigid)
+
+    def displacement(self, loads: Float) -> Float:
+        """Displacement (n_nodes, 2, k) in nm under nodal loads (n_nodes, 2, k) in GPa nm; zero at held nodes."""
+        require_shape(loads, "loads", (len(self.mesh.nodes), 2, None))
+        if self._rigid:
+            return self._rigid.remove(self._invert(self._rigid.remove(loads)))
+        solution = np.zeros_like(loads)
+        if len(self._free):
+            solution[self._free] = self._invert(np.ascontiguousarray(loads[self._free]))
+        return solution
+
+    def lift(self, held_displacement: Float) -> Float:
+        """Displacement (n_nodes, 2, k) of a stress-free body whose held nodes are moved by (n_held, 2, k) nm."""
+        loads = np.zeros((len(self.mesh.nodes), 2, held_displacement.shape[2]))
+        loads[self._free] = -_times(self._from_held, held_displacement)
+        solution = self.displacement(loads)
+        solution[self.held] = held_displacement
+        return solution
+
+    def lift_transpose(self, vectors: Float) -> Float:
+        """Transpose of `lift`: (n_nodes, 2, k) to (n_held, 2, k)."""
+        response = self.displacement(vectors)[self._free]
+        return np.asarray(vectors[self.held] - _times(self._from_held.T, response))
+
+    def eigenstrain_loads(self, eigenstrain: Float) -> Float:
+        """Loads (n_nodes, 2, k) of stress-free strains (n_cells, 3, k), components aa, cc, 2 ac."""
+        require_shape(eigenstrain, "eigenstrain", (self.mesh.n_cells, 3, None))
+        return self._stress_loads(np.einsum("ij,cjk->cik", self.stiffness_GPa, eigenstrain))
+
+    def eigenstrain_loads_transpose(self, displacement: Float) -> Float:
+        """Transpose of `eigenstrain_loads`: (n_nodes, 2, k) to (n_cells, 3, k)."""
+        areas = self.mesh.cell_areas[:, None, None]
+        return np.asarray(np.einsum("ij,cjk->cik", self.stiffness_GPa, self.strain(displacement)) * areas)
+
+    def strain(self, displacement: Float) -> Float:
+        """Mean strain of each cell (n_cells, 3, k) of a displacement (n_nodes, 2, k)."""
+        mesh = self.mesh
+        gradient = _core.cell_distortions(mesh.nodes, mesh.triangles, mesh.cells, mesh.n_cells, displacement)
+        return np.stack([gradient[:, 0], gradient[:, 3], gradient[:, 1] + gradient[:, 2]], axis=1)
+
+    def strain_transpose(self, vectors: Float) -> Float:
+        """Transpose of `strain`: (n_cells, 3, k) to (n_nodes, 2, k)."""
+        return self._stress_loads(vectors / self.mesh.cell_areas[:, None, None])
+
+    def _stress_loads(self, stress: Float) -> Float:
+        mesh = self.mesh
+        stress = np.ascontiguousarray(stress)
+        return _core.stress_loads(self._pattern, mesh.nodes, mesh.triangles, mesh.cells, stress)
+
+
+class RigidModes:
+    """Two translations and a rotation of every connected component, orthonormal over its points.
+
+    Parameters
+    ----------
+    points : (n, 2), nm.
+    component : (n,) the piece each point belongs to.
+
+    Attributes
+    ----------
+    modes : (n, 2, 3), the modes of the component a point belongs to; 0 for the rotation of a single point.
+    """
+
+    def __init__(self, points: Float, component: Int) -> None:
+        over_points = sp.csr_array((np.ones(len(component)), (component, np.arange(len(component)))))
+        centre = (over_points @ points) / over_points.sum(axis=1)[:, None]
+        x, y = (points - centre[component]).T
+        zero, one = np.zeros_like(x), np.ones_like(x)
+        modes = np.stack([[one, zero, -y], [zero, one, x]]).transpose(2, 0, 1)
+        norm = np.sqrt(over_points @ (modes**2).sum(axis=1))[component][:, None]
+        self.modes = np.divide(modes, norm, out=np.zeros_like(modes), where=norm > 0)
+        self._component = component
+        columns = np.repeat(3 * component[:, None] + np.arange(3), 2, axis=0)
+        pointers = np.arange(0, 6 * len(component) + 1, 3)
+        self._basis = sp.csr_array((self.modes.ravel(), columns.ravel(), pointers))
+
+    def remove(self, vectors: Float) -> Float:
+        """Vectors (n, 2, k) less their rigid part."""
+        flat = vectors.reshape(-1, vectors.shape[2])
+        return np.asarray(flat - self._basis @ (self._basis.T @ flat)).reshape(vectors.shape)
+
+    def pins(self) -> Int:
+        """Unknowns (3 per component) that hold a body without stressing it.
+
+        Both displacements of one extreme node, and of another node the one that turns fastest about the first.
+        """
+        pins = []
+        for component in range(self._basis.shape[1] // 3):
+            nodes = np.flatnonzero(self._component == component)
+            turn = self.modes[nodes, :, 2]
+            first = int(np.argmax((turn**2).sum(axis=1)))
+            second, direction = divmod(int(np.argmax(np.abs(turn - turn[first]))), 2)
+            pins += [2 * nodes[first], 2 * nodes[first] + 1, 2 * nodes[second] + direction]
+        return np.array(pins)
+
+
+class _Factor:
+    """Sparse factorisation; a traction-free body is pinned, which balanced loads do not feel."""
+
+    def __init__(self, matrix: sp.bsr_array, rigid: RigidModes | None) -> None:
+        kept = np.arange(matrix.shape[0])
+        if rigid:
+            kept = np.delete(kept, rigid.pins())
+        self._kept = kept
+        reduced = matrix.tocsr()[kept][:, kept].tocsc()
+        options = {"SymmetricMode": True}
+        if len(kept):
+            self._factor = splu(reduced, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+
+    def __call__(self, loads: Float) -> Float:
+        flat = loads.reshape(-1, loads.shape[2])
+        solution = np.zeros_like(flat)
+        if len(self._kept):
+            solution[self._kept] = self._factor.solve(np.ascontiguousarray(flat[self._kept]))
+        return solution.reshape(loads.shape)
+
+
+class _Iteration:
+    """Multigrid-preconditioned conjugate gradients on the free nodes."""
+
+    def __init__(
+        self, matrix: sp.bsr_array, mesh: Mesh, stiffness_GPa: Float, free: Int, rigid: RigidModes | None
+    ) -> None:
+        coarse = mesh.vertex_mesh
+        pattern = _core.Pattern(coarse.triangles, len(coarse.nodes))
+        coarse_matrix = _stiffness_matrix(pattern, coarse.nodes, coarse.triangles, stiffness_GPa)
+        free_vertices = np.flatnonzero(np.isin(coarse.vertices, free))
+        modes = RigidModes(mesh.nodes, mesh.node_component).modes[coarse.vertices[free_vertices]].reshape(-1, 3)
+        self._project = rigid.remove if rigid else np.asarray
+        self._multigrid = Multigrid(
+            matrix,
+            _block_rows_and_columns(coarse_matrix, free_vertices, free_vertices),
+            _vertices_to_nodes(mesh)[free][:, free_vertices],
+            modes,
+        )
+
+    def __call__(self, loads: Float) -> Float:
+        return self._multigrid.solve(loads, self._project, _RTOL)
+
+
+def _vertices_to_nodes(mesh: Mesh) -> sp.csr_array:
+    """Linear interpolation (n_nodes, n_vertices): a midside is the mean of its edge's ends."""
+    coarse = mesh.vertex_mesh
+    rows = np.concatenate([coarse.vertices, np.repeat(coarse.midsides, 2)])
+    columns = np.concatenate([np.arange(len(coarse.vertices)), coarse.parents.ravel()])
+    values = np.concatenate([np.ones(len(coarse.vertices)), np.full(2 * len(coarse.midsides), 0.5)])
+    return sp.csr_array((values, (rows, columns)), shape=(len(mesh.nodes), len(coarse.vertices)))
+
+
+def _stiffness_matrix(pattern: _core.Pattern, nodes: Float, triangles: Int, stiffness_GPa: Float) -> sp.bsr_array:
+    values = _core.assemble_stiffness(pattern, nodes, triangles, stiffness_GPa)
+    return sp.bsr_array((values, pattern.indices, pattern.indptr), shape=(2 * len(nodes), 2 * len(nodes)))
+
+
+def _block_rows_and_columns(matrix: sp.bsr_array, rows: Int, columns: Int) -> sp.bsr_array:
+    """The 2 x 2 blocks between two sets of nodes."""
+    n_nodes = matrix.shape[0] // 2
+    if len(rows) == n_nodes and len(columns) == n_nodes:
+        return matrix
+    position = sp.csr_array(
+        (np.arange(1, len(matrix.indices) + 1), matrix.indices, matrix.indptr), shape=(n_nodes, n_nodes)
+    )[rows][:, columns]
+    shape = (2 * len(rows), 2 * len(columns))
+    return sp.bsr_array((matrix.data[position.data - 1], position.indices, position.indptr), shape=shape)
+
+
+def _times(matrix: sp.csr_array, vectors: Float) -> Float:
+    """A matrix on the unknowns times (n, 2, k) vectors."""
+    k = vectors.shape[2]
+    return np.asarray(matrix @ vectors.reshape(-1, k)).reshape(-1, 2, k)

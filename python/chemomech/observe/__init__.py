@@ -1,0 +1,1 @@
+"""From microscopes to fields: composition, strain, rotation and displacement of a particle."""
