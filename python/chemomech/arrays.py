@@ -9,7 +9,9 @@ import numpy.typing as npt
 from chemomech.errors import InputError
 
 Float = npt.NDArray[np.float64]
-Int = npt.NDArray[np.int32]
+#: Indices as the compiled core takes them, and as NumPy makes them.
+Int32 = npt.NDArray[np.int32]
+Int = Int32 | npt.NDArray[np.intp]
 Bool = npt.NDArray[np.bool_]
 
 

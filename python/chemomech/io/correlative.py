@@ -44,7 +44,9 @@ def read_stack(path: str | Path) -> list[CorrelativeMaps]:
         raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
 
 
-def write_stack(path: str | Path, particles: Sequence[CorrelativeMaps], *, a_ref_angstrom: float, c_ref_angstrom: float) -> None:
+def write_stack(
+    path: str | Path, particles: Sequence[CorrelativeMaps], *, a_ref_angstrom: float, c_ref_angstrom: float
+) -> None:
     """Write particles as correlative-stack/1; an interrupted write leaves an existing file whole."""
     with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["schema"] = SCHEMA

@@ -161,12 +161,14 @@ def learn_eigenstrain(
             deviation = _deviation(maps, noise)
             composition, x_deviation, deviation = maps.composition[maps.mask], deviation[:, 0], deviation[:, 1:]
             for model in models:
-                observation: Observation
-                if model == "M0":
-                    observation, view = DirectRegression(maps), "strain"
-                else:
-                    observation, view = Equilibrium(maps, deviation, stiffness, boundary, views), misfit
-                designs[model][maps.name] = build_design(observation, view, composition, x_deviation, deviation, highest)
+                observation: Observation = (
+                    DirectRegression(maps)
+                    if model == "M0"
+                    else Equilibrium(maps, deviation, stiffness, boundary, views)
+                )
+                designs[model][maps.name] = build_design(
+                    observation, "strain" if model == "M0" else misfit, composition, x_deviation, deviation, highest
+                )
             advance()
 
     fitted = {model: [d for name, d in by_name.items() if name not in test] for model, by_name in designs.items()}
@@ -298,7 +300,9 @@ def _warnings(designs: Sequence[Design], law: EigenstrainLaw, uncertainty: Uncer
     if uncertainty.unexplained_ratio > _UNEXPLAINED_RATIO:
         notes.append(f"{model}: {uncertainty.reason}")
     residual = np.concatenate([design.strain - design.total_strain(law.coefficients) for design in designs])[:, :2]
-    for name, offset, error in zip("ac", residual.mean(axis=0), residual.std(axis=0) / len(residual) ** 0.5, strict=True):
+    for name, offset, error in zip(
+        "ac", residual.mean(axis=0), residual.std(axis=0) / len(residual) ** 0.5, strict=True
+    ):
         if abs(offset) > max(_SUSPICIOUS_OFFSET, 5 * error):
             notes.append(
                 f"the measured strain along {name} lies {offset:+.1e} from the law on average: "

@@ -75,7 +75,7 @@ class EigenstrainLaw:
     @property
     def order(self) -> int:
         """Highest Legendre order."""
-        return self.coefficients.shape[1]
+        return int(self.coefficients.shape[1])
 
     @property
     def standard_error(self) -> Float:
@@ -101,4 +101,4 @@ class EigenstrainLaw:
     def _band(self, basis: Float) -> Float:
         n = self.order
         blocks = np.stack([self.covariance[:n, :n], self.covariance[n:, n:]])
-        return NORMAL_95 * np.sqrt(np.einsum("...m,imn,...n->...i", basis, blocks, basis))
+        return np.asarray(NORMAL_95 * np.sqrt(np.einsum("...m,imn,...n->...i", basis, blocks, basis)))

@@ -183,7 +183,7 @@ def fit(designs: Sequence[Design], order: int) -> Fit:
             f"the law is not identifiable at order {order}: inside the masks the composition varies too little beyond "
             "its noise; add particles that hold both phases, or lower the order"
         )
-    inverse = np.linalg.inv(corrected)
+    inverse = np.asarray(np.linalg.inv(corrected))
     return Fit((inverse @ moment).reshape(2, order), inverse)
 
 
@@ -256,7 +256,8 @@ def choose_order(
         folds = [(list(designs), design) for design in held_out]
     else:
         folds = [([*designs[:i], *designs[i + 1 :]], design) for i, design in enumerate(designs)]
-    scores, losses = [], []
+    scores: list[OrderScore] = []
+    losses: list[Float] = []
     for order in orders:
         try:
             solutions = [fit(train, order).coefficients for train, _ in folds]
@@ -265,8 +266,10 @@ def choose_order(
                 raise
             break
         test = np.array([_judge(design).loss(p) for p, (_, design) in zip(solutions, folds, strict=True)])
-        train = [np.mean([_judge(used).loss(p) for used in group]) for p, (group, _) in zip(solutions, folds, strict=True)]
-        scores.append(OrderScore(order, _root(np.mean(train)), _root(test.mean())))
+        train = [
+            np.mean([_judge(used).loss(p) for used in group]) for p, (group, _) in zip(solutions, folds, strict=True)
+        ]
+        scores.append(OrderScore(order, _root(float(np.mean(train))), _root(float(test.mean()))))
         losses.append(test)
     excess = np.array(losses) - losses[int(np.argmin(np.mean(losses, axis=1)))]
     error = excess.std(axis=1, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(losses))

@@ -83,10 +83,12 @@ class Equilibrium:
         self._body = PlaneStress(mesh, stiffness_GPa, held="boundary" if boundary == "dirichlet" else None)
         self._centres = mesh.centres
         distortion = maps.distortion[maps.mask]
-        self._integral = self._edge = self._rigid = None
-        self.data = {"strain": distortion[:, :3]}
-        if boundary == "dirichlet" or "displacement" in views:
-            self._integral = InverseGradient(maps.mask, maps.pixel_size_nm, deviation if maps.uncertainty else None)
+        self.data: dict[View, Float] = {"strain": distortion[:, :3]}
+        self._edge: MeasuredEdge | None = None
+        self._rigid: RigidModes | None = None
+        if boundary == "free" and "displacement" not in views:
+            return
+        self._integral = InverseGradient(maps.mask, maps.pixel_size_nm, deviation if maps.uncertainty else None)
         if "displacement" in views:
             self.data["displacement"] = self._integral.displacement(distortion)
         if boundary == "dirichlet":
@@ -94,7 +96,7 @@ class Equilibrium:
             moved = self._body.lift(self._edge.displacement(distortion)[..., None])
             for view, values in self._seen(moved).items():
                 self.data[view] = self.data[view] - values[..., 0]
-        elif "displacement" in views:
+        else:
             # A free body floats: data and prediction are compared up to the rigid motion of each component.
             self._rigid = RigidModes(mesh.nodes[mesh.centres], mesh.component)
             self.data["displacement"] = self._rigid.remove(self.data["displacement"][..., None])[..., 0]
@@ -156,7 +158,7 @@ class MeasuredEdge:
         centre = np.stack([self._mean.T @ u, self._mean.T @ v], axis=1)
         across, along = self._mean_y.T @ u, self._mean_x.T @ v
         direct = [self._mean_x.T @ u, self._mean_y.T @ v, (across + along) / 2, along - across]
-        return self._integral.transpose(centre) + np.stack(direct, axis=1)
+        return np.asarray(self._integral.transpose(centre) + np.stack(direct, axis=1))
 
 
 def _touching(mesh: Mesh, nodes: Int) -> sp.coo_array:

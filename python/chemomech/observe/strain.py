@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from pyamg import MultilevelSolver, ruge_stuben_solver
 from scipy import ndimage
-from scipy.sparse.linalg import splu
 
 from chemomech.arrays import Bool, Float, Int, require_shape
 from chemomech.errors import ConvergenceError, InputError
+from chemomech.sparse import factorise
 
 #: Above this many pixels an iteration needs less time and memory than the factor of the normal matrix.
 _DIRECT_PIXELS = 100_000
@@ -96,8 +97,10 @@ class InverseGradient:
         """Displacement (n_pixels, 2) in nm of a distortion (n_pixels, 4)."""
         require_shape(distortion, "distortion", (self._n_pixels, 4))
         gradient = np.einsum("ijc,pc->ijp", _GRADIENT, distortion)
-        loads = [sum(step @ slope for step, slope in zip(*pair, strict=True)) for pair in zip(self._integrate, gradient)]
-        return np.column_stack([solve(load[:, None]) for solve, load in zip(self._solve, loads, strict=True)])
+        components = []
+        for solve, (along_x, along_y), (slope_x, slope_y) in zip(self._solve, self._integrate, gradient, strict=True):
+            components.append(solve((along_x @ slope_x + along_y @ slope_y)[:, None]))
+        return np.concatenate(components, axis=1)
 
     def transpose(self, displacement: Float) -> Float:
         """Transpose of `displacement`: (n_pixels, 2, k) to (n_pixels, 4, k)."""
@@ -105,16 +108,16 @@ class InverseGradient:
         gradient = [
             [step.T @ solve(displacement[:, i]) for step in self._integrate[i]] for i, solve in enumerate(self._solve)
         ]
-        return np.einsum("ijc,ijpk->pck", _GRADIENT, np.array(gradient))
+        return np.asarray(np.einsum("ijc,ijpk->pck", _GRADIENT, np.array(gradient)))
 
 
-def _pairs(first: Int, second: Int) -> Int:
+def _pairs(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Numbers (n, 2) of the pixels on both sides of every edge between two pixels of the mask."""
     inside = (first >= 0) & (second >= 0)
-    return np.column_stack([first[inside], second[inside]])
+    return np.asarray(np.column_stack([first[inside], second[inside]]))
 
 
-def _difference_and_mean(pairs: Int, n_pixels: int) -> tuple[sp.csr_array, sp.csr_array]:
+def _difference_and_mean(pairs: npt.NDArray[np.intp], n_pixels: int) -> tuple[sp.csr_array, sp.csr_array]:
     rows, shape = np.arange(len(pairs)), (len(pairs), n_pixels)
     first, second = (sp.csr_array((np.ones(len(pairs)), (rows, end)), shape=shape) for end in pairs.T)
     return second - first, (first + second) / 2
@@ -128,21 +131,15 @@ def _laplacian_solver(laplacian: sp.csr_array, component: Int) -> Callable[[Floa
     free = np.setdiff1d(np.arange(len(component)), anchors)
     grounded = laplacian[free][:, free]
 
-    if len(component) > _DIRECT_PIXELS:
-        hierarchy = ruge_stuben_solver(grounded.tocsr())
-        invert = partial(_multigrid, hierarchy)
-    elif len(free):
-        factor = splu(grounded.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        invert = factor.solve
-    else:
-        invert = np.copy
+    large = len(component) > _DIRECT_PIXELS
+    invert = partial(_multigrid, ruge_stuben_solver(grounded)) if large else factorise(grounded)
 
     def centred(values: Float) -> Float:
         return np.asarray(values - (average @ values)[component])
 
     def solve(load: Float) -> Float:
         solution = np.zeros_like(load)
-        solution[free] = invert(np.ascontiguousarray(centred(load)[free]))
+        solution[free] = invert(centred(load)[free])
         return centred(solution)
 
     return solve
@@ -156,6 +153,9 @@ def _multigrid(hierarchy: MultilevelSolver, load: Float) -> Float:
         solution[:, column] = hierarchy.solve(right_hand_side, tol=tolerance, accel="cg", residuals=residuals)
         if residuals[-1] > tolerance * max(residuals[0], np.finfo(float).tiny):
             raise ConvergenceError(
-                "the displacement", iterations=len(residuals) - 1, residual=residuals[-1] / residuals[0], tolerance=tolerance
+                "the displacement",
+                iterations=len(residuals) - 1,
+                residual=residuals[-1] / residuals[0],
+                tolerance=tolerance,
             )
     return solution

@@ -1,0 +1,111 @@
+"""Save a learned law: result.json for programs (schema chemomech-eigenstrain/1), result.h5 with the maps."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chemomech.arrays import Float
+from chemomech.errors import InputError
+from chemomech.learn.eigenstrain import EigenstrainResult, Uncertainty
+from chemomech.learn.law import EigenstrainLaw
+
+SCHEMA = "chemomech-eigenstrain/1"
+
+
+def write_result(folder: Path, result: EigenstrainResult) -> None:
+    """Write result.json and result.h5 into an existing folder."""
+    text = json.dumps(_summary(result), indent=1, allow_nan=False)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    with h5py.File(folder / "result.h5", "w") as file:
+        file.attrs["schema"] = SCHEMA
+        for model, law in result.laws.items():
+            group = file.create_group(f"laws/{model}")
+            group.create_dataset("legendre", data=law.coefficients)
+            group.create_dataset("covariance", data=law.covariance)
+        for name, particle in result.particles.items():
+            group = file.create_group(f"particles/{name}")
+            group.attrs["pixel_size_nm"] = particle.maps.pixel_size_nm
+            group.create_dataset("mask", data=particle.maps.mask)
+            maps = {
+                "composition": (particle.maps.composition, "1"),
+                "strain": (particle.maps.distortion[..., :3], "1"),
+                "coherency_strain": (particle.coherency_strain, "1"),
+                "residual_strain": (particle.residual_strain, "1"),
+                "incompatibility": (particle.incompatibility, "1/nm^2"),
+            }
+            for key, (values, units) in maps.items():
+                dataset = group.create_dataset(key, data=values, compression="gzip", compression_opts=1)
+                dataset.attrs["units"] = units
+                if values.ndim == 3:
+                    dataset.attrs["components"] = ["aa", "cc", "2 ac"]
+
+
+def read_law(path: str | Path, model: str = "M1") -> EigenstrainLaw:
+    """The law of one model from a result.h5.
+
+    Raises
+    ------
+    InputError : not such a file, or the model is not in it.
+
+    >>> law = read_law("out/result.h5")
+    """
+    try:
+        with h5py.File(path) as file:
+            if file.attrs.get("schema") != SCHEMA or f"laws/{model}" not in file:
+                raise InputError(f"{path}: no law {model} of schema {SCHEMA!r} in this file")
+            group = file[f"laws/{model}"]
+            return EigenstrainLaw(group["legendre"][...], group["covariance"][...])
+    except OSError as error:
+        raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
+
+
+def _summary(result: EigenstrainResult) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "order": result.order,
+        "gauge": "zero at X=1",
+        "boundary": result.boundary,
+        "misfit": result.misfit,
+        "laws": {model: _law(law) for model, law in result.laws.items()},
+        "uncertainty": {model: _uncertainty(each) for model, each in result.uncertainty.items()},
+        "model_error": result.model_error,
+        "order_selection": [vars(score) for score in result.order_selection],
+        "noise": result.noise,
+        "particles": {
+            name: {
+                "mean_composition": particle.maps.mean_composition,
+                "pixels": int(particle.maps.mask.sum()),
+                "rms_incompatibility_per_nm2": _number(particle.rms_incompatibility_per_nm2),
+                "held_out": particle.held_out,
+            }
+            for name, particle in result.particles.items()
+        },
+        "warnings": result.warnings,
+    }
+
+
+def _law(law: EigenstrainLaw) -> dict[str, dict[str, list[float]]]:
+    rows = zip("ac", law.coefficients, law.standard_error, strict=True)
+    return {axis: {"legendre": values.tolist(), "std": errors.tolist()} for axis, values, errors in rows}
+
+
+def _uncertainty(uncertainty: Uncertainty) -> dict[str, Any]:
+    def errors(covariance: Float) -> dict[str, list[float]]:
+        a, c = np.sqrt(np.diag(covariance)).reshape(2, -1).tolist()
+        return {"a": a, "c": c}
+
+    return {
+        "used": uncertainty.used,
+        "reason": uncertainty.reason,
+        "unexplained_ratio": uncertainty.unexplained_ratio,
+        "std": {method: errors(covariance) for method, covariance in uncertainty.estimates.items()},
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
