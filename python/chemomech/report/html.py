@@ -1,0 +1,206 @@
+"""The page a microscopist can put in front of a colleague: one file with every figure and number inside."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chemomech import __version__
+from chemomech.arrays import Float
+from chemomech.learn.eigenstrain import EigenstrainResult
+from chemomech.report import tables
+from chemomech.report.curves import (
+    plot_expansion,
+    plot_incompatibility,
+    plot_law,
+    plot_model_errors,
+    plot_order_selection,
+    plot_regression,
+    relative_to_M0,
+)
+from chemomech.report.maps import plot_contact_sheet, plot_particle
+from chemomech.report.style import figure_of, png
+
+#: Particles whose maps the page shows in full; when there are more, contact sheets show all of them.
+_MOST_IN_FULL = 12
+_PARTICLES_A_SHEET = 24
+#: Particles whose maps stand open; the others wait behind a click.
+_OPEN = 3
+#: CSS pixels per inch of a figure.
+_SCREEN = 105
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A figure as the page embeds it: data URI, text for those who cannot see it, size in CSS pixels."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Particle:
+    """One particle's entry: its name, a line about it, its maps."""
+
+    name: str
+    caption: str
+    picture: _Image
+
+
+class _Gallery:
+    """Writes each figure once, as a PNG file, and hands out the same bytes for the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folder.mkdir()
+        self._used: set[str] = set()
+
+    def add(self, figure: Figure, stem: str, alt: str) -> _Image:
+        data = png(figure)
+        (self._folder / f"{self._free(stem)}.png").write_bytes(data)
+        width, height = figure.get_size_inches() * _SCREEN
+        return _Image("data:image/png;base64," + base64.b64encode(data).decode(), alt, round(width), round(height))
+
+    def add_axes(self, ax: Axes, stem: str, alt: str) -> _Image:
+        return self.add(figure_of(ax), stem, alt)
+
+    def _free(self, stem: str) -> str:
+        """A file name from arbitrary text that differs from those before it, on any file system."""
+        plain = re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_")[:60]
+        name, count = plain, 1
+        while name.lower() in self._used:
+            count += 1
+            name = f"{plain}_{count}"
+        self._used.add(name.lower())
+        return name
+
+
+def write_report(
+    folder: Path,
+    result: EigenstrainResult,
+    *,
+    inputs: Sequence[Path],
+    options: Mapping[str, str],
+    extra_figures: Sequence[tuple[str, Figure]] = (),
+) -> None:
+    """Write report.html, which needs no other file, and its figures as figures/*.png.
+
+    Parameters
+    ----------
+    folder : an existing folder without a report.
+    inputs : the files read, for name, size and fingerprint.
+    options : the options of the run, as text.
+    extra_figures : captions and figures to append.
+
+    >>> write_report(Path("out"), result, inputs=[Path("maps.h5")], options={"order": "auto"})
+    """
+    gallery = _Gallery(folder / "figures")
+    model = tables.main_model(result)
+    law = result.laws[model]
+    names = list(result.particles)
+    page = _template().render(
+        result=result,
+        model=model,
+        expansion=_along(law.derivative(0.5), law.derivative_band(0.5)),
+        swelling=_along(law(0.0), law.band(0.0)),
+        n_pixels=sum(int(particle.maps.mask.sum()) for particle in result.particles.values()),
+        n_particles=len(names),
+        held_out=[name for name, particle in result.particles.items() if particle.held_out],
+        comparison=relative_to_M0(result, "M1") if {"M0", "M1"} <= set(result.laws) else "",
+        law_figures=[
+            gallery.add_axes(
+                plot_law(result), "law", "Eigenstrain along a and c against composition, with 95 % bands."
+            ),
+            gallery.add_axes(
+                plot_expansion(result),
+                "expansion",
+                "Chemical expansion coefficient along a and c against composition, with 95 % bands.",
+            ),
+        ],
+        regression_figures=[
+            gallery.add_axes(
+                plot_regression(result, axis),
+                f"regression_{axis}",
+                f"Density of pixels by composition and measured strain along {axis}, with the laws on it.",
+            )
+            for axis in ("a", "c")
+        ],
+        order_figure=_order_figure(gallery, result),
+        error_figure=gallery.add_axes(
+            plot_model_errors(result),
+            "model_errors",
+            "Mean residual strain: "
+            + ", ".join(f"{name} {1e3 * error:.2f}e-3" for name, error in result.model_error.items()),
+        ),
+        incompatibility_figure=gallery.add_axes(
+            plot_incompatibility(result),
+            "incompatibility",
+            "RMS incompatibility of the residual strain of each particle against its mean composition.",
+        ),
+        particles=[_particle(gallery, result, name) for name in names[:_MOST_IN_FULL]],
+        n_open=_OPEN,
+        contact_sheets=_contact_sheets(gallery, result, names) if len(names) > _MOST_IN_FULL else [],
+        extra_figures=[
+            (caption, gallery.add(figure, f"extra_{i}", caption))
+            for i, (caption, figure) in enumerate(extra_figures, 1)
+        ],
+        law_table=tables.law_table(result),
+        coefficient_table=tables.coefficient_table(result),
+        covariance_tables=[tables.covariance_table(result, name) for name in sorted(result.uncertainty, reverse=True)],
+        noise_table=tables.noise_table(result),
+        particle_table=tables.particle_table(result),
+        provenance=[tables.input_table(inputs), tables.option_table(options), tables.version_table()],
+        version=__version__,
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _order_figure(gallery: _Gallery, result: EigenstrainResult) -> _Image | None:
+    if not result.order_selection:
+        return None
+    alt = f"Root-mean-square misfit against Legendre order; order {result.order} was chosen."
+    return gallery.add_axes(plot_order_selection(result), "order_selection", alt)
+
+
+def _particle(gallery: _Gallery, result: EigenstrainResult, name: str) -> _Particle:
+    particle = result.particles[name]
+    caption = f"mean X {particle.maps.mean_composition:.2f}, {particle.maps.mask.sum()} pixels"
+    if np.isfinite(particle.rms_incompatibility_per_nm2):
+        caption += f", RMS incompatibility {tables.incompatibility(particle.rms_incompatibility_per_nm2)} µm⁻²"
+    if particle.held_out:
+        caption += ", held out of the fit"
+    alt = f"Maps of particle {name}: composition, rotation, incompatibility, and strains aa, cc and ac."
+    return _Particle(name, caption, gallery.add(plot_particle(result, name), f"particle_{name}", alt))
+
+
+def _contact_sheets(gallery: _Gallery, result: EigenstrainResult, names: Sequence[str]) -> list[_Image]:
+    sheets = []
+    for start in range(0, len(names), _PARTICLES_A_SHEET):
+        shown = names[start : start + _PARTICLES_A_SHEET]
+        alt = f"Composition and residual strain of particles {start + 1} to {start + len(shown)}."
+        sheets.append(gallery.add(plot_contact_sheet(result, shown), f"particles_from_{start + 1}", alt))
+    return sheets
+
+
+def _along(values: Float, half_widths: Float) -> list[str]:
+    """Numbers in % with their half-widths, along a and c."""
+    return [tables.with_half_width(100 * v, 100 * half) for v, half in zip(values, half_widths, strict=True)]
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")

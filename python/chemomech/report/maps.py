@@ -1,0 +1,155 @@
+"""Maps of particles: what was measured, what the law explains, and what is left."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chemomech.arrays import Float
+from chemomech.learn.eigenstrain import EigenstrainResult
+from chemomech.observe.maps import CorrelativeMaps
+from chemomech.report.sheet import (
+    COMPOSITION,
+    MAGNITUDE,
+    SIGNED,
+    STRAIN,
+    Sheet,
+    nice_above,
+    nice_length,
+    show,
+    symmetric_limits,
+)
+from chemomech.report.style import INK, STYLE, shortened
+
+_COMPONENTS = ("aa", "cc", "ac")
+_SQUARE_UM = 1e6  # nm^2
+# Inches.
+_WIDEST, _TALLEST, _NARROWEST, _FLATTEST = 2.36, 2.6, 1.35, 0.7
+_MARGIN, _HEAD, _TITLE, _FOOT, _GAP, _BAR, _BAR_SPACE = 0.1, 0.36, 0.25, 0.58, 0.14, 0.09, 0.72
+_LONGEST_TITLE = 2.45
+_CELL, _CELL_HEIGHT = 1.62, 0.85
+
+
+@rc_context(STYLE)
+def plot_particle(result: EigenstrainResult, name: str) -> Figure:
+    """Composition, rotation and incompatibility; then the strains aa, cc, ac: total, coherency (with M1), residual.
+
+    Strains are in %; shears are eps_ac, half of the 2 eps_ac that is stored. The thin line is X = 0.5. The strains of a
+    column share one scale, whose colour bar is pointed where a map goes beyond it.
+    """
+    particle = result.particles[name]
+    maps = particle.maps
+    crop = _crop(maps)
+    width, height = _panel_size(maps.mask[crop].shape)
+    strains = {"Total": maps.distortion[..., :3]}
+    if "M1" in result.laws:
+        strains["Coherency"] = particle.coherency_strain
+    strains["Residual"] = particle.residual_strain
+
+    first = max(width + _BAR_SPACE, _LONGEST_TITLE)
+    columns = _MARGIN + np.array([0, *(first + (width + _GAP) * np.arange(len(strains)))])
+    rows = _HEAD + _TITLE + (height + _TITLE) * np.arange(3)
+    sheet = Sheet(columns[-1] + width + _MARGIN, rows[-1] + height + _FOOT)
+
+    rotation = 1e3 * (maps.distortion[..., 3] - maps.distortion[maps.mask][:, 3].mean())
+    incompatibility = _SQUARE_UM * particle.incompatibility
+    overview = [
+        ("Composition $X$", maps.composition, COMPOSITION, (0.0, 1.0)),
+        ("Lattice rotation less its mean (mrad)", rotation, SIGNED, symmetric_limits(rotation[maps.mask])),
+        ("Incompatibility of residual (µm$^{-2}$)", incompatibility, SIGNED, symmetric_limits(incompatibility)),
+    ]
+    for top, (title, field, colours, limits) in zip(rows, overview, strict=True):
+        ax = sheet.axes(columns[0], top, width, height)
+        image = show(ax, _inside(field, maps)[crop], colours, limits)
+        ax.set_title(title, pad=4)
+        cax = sheet.axes(columns[0] + width + 0.06, top, _BAR, height)
+        sheet.colour_bar(cax, image, field[maps.mask], orientation="vertical")
+
+    for left, (kind, strain) in zip(columns[1:], strains.items(), strict=True):
+        fields = 100 * strain * (1, 1, 0.5)
+        limits = symmetric_limits(fields[maps.mask])
+        for i, top in enumerate(rows):
+            ax = sheet.axes(left, top, width, height)
+            image = show(ax, _inside(fields[..., i], maps)[crop], STRAIN, limits)
+            _draw_boundary(ax, _inside(maps.composition, maps)[crop])
+            ax.set_title(rf"{kind} $\varepsilon_{{{_COMPONENTS[i]}}}$", pad=4)
+        cax = sheet.axes(left + 0.15 * width, rows[-1] + height + 0.09, 0.7 * width, _BAR)
+        sheet.colour_bar(cax, image, fields[maps.mask], orientation="horizontal")
+        cax.set_xlabel(f"{kind} strain (%)", labelpad=1, fontsize=8.5)
+
+    ny, nx = maps.mask[crop].shape
+    _draw_scale(sheet, columns[0], rows[-1] + height + 0.14, min(width / nx, height / ny) / maps.pixel_size_nm, width)
+    sheet.text(_MARGIN, 0.1, shortened(name, 24 if width > 2 else 14), size=11, bold=True, math=False)
+    role = ", held out of the fit" if particle.held_out else ""
+    mean = rf"mean $X$ = {maps.mean_composition:.2f}, {maps.mask.sum()} pixels of {maps.pixel_size_nm:.4g} nm{role}"
+    sheet.text(columns[1], 0.13, mean)
+    return sheet.figure
+
+
+@rc_context(STYLE)
+def plot_contact_sheet(result: EigenstrainResult, names: Sequence[str]) -> Figure:
+    """Composition and, below it, the Frobenius norm of the residual strain of many particles, on common scales."""
+    n_columns = 6
+    pitch = _TITLE + 2 * _CELL_HEIGHT + 0.12
+    n_rows = -(-len(names) // n_columns)
+    sheet = Sheet(2 * _MARGIN + n_columns * (_CELL + _GAP) - _GAP, _MARGIN + n_rows * pitch + _FOOT)
+    residual = {name: 100 * np.sqrt(result.particles[name].residual_strain ** 2 @ (1, 1, 0.5)) for name in names}
+    values = np.concatenate([norm[np.isfinite(norm)] for norm in residual.values()])
+    largest = nice_above(float(np.percentile(values, 99))) if values.any() else 1.0
+    compositions = np.concatenate([result.particles[name].maps.composition.ravel() for name in names])
+    for i, name in enumerate(names):
+        maps = result.particles[name].maps
+        crop = _crop(maps)
+        left = _MARGIN + (i % n_columns) * (_CELL + _GAP)
+        top = _MARGIN + _TITLE + (i // n_columns) * pitch
+        above, below = (sheet.axes(left, top + k * (_CELL_HEIGHT + 0.04), _CELL, _CELL_HEIGHT) for k in (0, 1))
+        upper = show(above, _inside(maps.composition, maps)[crop], COMPOSITION, (0, 1))
+        lower = show(below, residual[name][crop], MAGNITUDE, (0, largest))
+        above.set_anchor("SW")
+        below.set_anchor("NW")
+        sheet.text(left, top - 0.17, shortened(name, 20), size=8, math=False)
+    for left, image, field, label in (
+        (_MARGIN, upper, compositions, "Composition $X$ (upper maps)"),
+        (_MARGIN + 2 * (_CELL + _GAP), lower, values, "Norm of the residual strain (%, lower maps)"),
+    ):
+        cax = sheet.axes(left, sheet.height - _FOOT + 0.09, 1.5 * _CELL, _BAR)
+        sheet.colour_bar(cax, image, field, orientation="horizontal")
+        cax.set_xlabel(label, labelpad=1, fontsize=8.5)
+    return sheet.figure
+
+
+def _crop(maps: CorrelativeMaps) -> tuple[slice, slice]:
+    """Rows and columns of the mask's box, one pixel wider where there is one."""
+    rows, columns = (np.flatnonzero(maps.mask.any(axis=axis)) for axis in (1, 0))
+    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+
+
+def _panel_size(shape: tuple[int, ...]) -> tuple[float, float]:
+    """Width and height in inches for a map of `shape` pixels: the map fills it unless it is very long."""
+    aspect = shape[0] / shape[1]
+    width = float(np.clip(_TALLEST / aspect, _NARROWEST, _WIDEST))
+    return width, float(np.clip(width * aspect, _FLATTEST, _TALLEST))
+
+
+def _inside(field: Float, maps: CorrelativeMaps) -> Float:
+    return np.where(maps.mask, field, np.nan)
+
+
+def _draw_boundary(ax: Axes, composition: Float) -> None:
+    """The line X = 0.5, where there is one."""
+    if np.nanmin(composition) < 0.5 < np.nanmax(composition) and min(composition.shape) > 1:
+        ax.contour(composition, levels=[0.5], colors=[INK], linewidths=0.6)
+
+
+def _draw_scale(sheet: Sheet, left: float, top: float, inches_per_nm: float, width: float) -> None:
+    """A scale bar and the directions of the crystal axes."""
+    length, label = nice_length(0.45 * width / inches_per_nm)
+    sheet.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
+    sheet.text(left, top + 0.05, label)
+    corner = left + width - 0.38
+    sheet.line(corner, top + 0.3, 0.26, 0, linewidth=0.9)
+    sheet.line(corner, top + 0.3, 0, -0.26, linewidth=0.9)
+    sheet.text(corner + 0.29, top + 0.23, "$a$")
+    sheet.text(corner - 0.1, top - 0.05, "$c$")
