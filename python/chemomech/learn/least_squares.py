@@ -23,9 +23,10 @@ from chemomech.learn.observation import Observation, View
 #: Random signs drawn per particle to estimate Q: enough pixels in all that Q is known to about a per cent.
 _PROBED_PIXELS = 20_000
 _MOST_PROBES = 8
-#: Share of the information in the worst-determined combination of coefficients that must not be composition noise.
-_LEAST_INFORMATION = 0.02
-_LARGEST_CONDITION = 1e10
+#: Share of the spread of the basis over the pixels that must not be composition noise, in its least varied direction.
+_LEAST_SPREAD = 0.02
+#: Spread of the basis relative to its size below which the pixels hold too few different compositions.
+_LEAST_VARIATION = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ class Design:
     strain : (n_pixels, 3) measured strain left for the eigenstrain to explain.
     strain_columns : (n_pixels, 3, 2N) predicted total strain per unit coefficient.
     basis, slope : (n_pixels, N) the unbiased basis and its derivative.
+    slope_noise : (N, N) what the composition noise adds to the sum of squares of the basis.
     channel_score : (n_pixels, 4, 2N) change of A^T W (y - A p) per standard deviation of each measured channel.
     eigenstrain_score : (n_pixels, 2, 2N) per change of the eigenstrain along a, c over a standard deviation of X.
     """
@@ -80,6 +82,7 @@ class Design:
     strain_columns: Float
     basis: Float
     slope: Float
+    slope_noise: Float
     channel_score: Float
     eigenstrain_score: Float
 
@@ -154,6 +157,7 @@ def build_design(
         strain_columns=columns["strain"],
         basis=basis,
         slope=slope,
+        slope_noise=(slope * variance[:, None]).T @ slope,
         channel_score=to_channels * deviation[..., None],
         eigenstrain_score=to_eigenstrain[:, :2] * composition_deviation[:, None, None],
     )
@@ -176,9 +180,7 @@ def fit(designs: Sequence[Design], order: int) -> Fit:
     """
     gram, noise_gram, moment = _summed(designs, order)
     corrected = gram - noise_gram
-    scale = np.sqrt(np.diag(gram))
-    scaled = gram / np.outer(scale, scale) if scale.all() else np.zeros_like(gram)
-    if np.linalg.cond(scaled) > _LARGEST_CONDITION or _information(corrected, gram) < _LEAST_INFORMATION:
+    if not _identifiable(designs, order) or np.linalg.eigvalsh(corrected).min() <= 0:
         raise InputError(
             f"the law is not identifiable at order {order}: inside the masks the composition varies too little beyond "
             "its noise; add particles that hold both phases, or lower the order"
@@ -307,10 +309,19 @@ def _gram(left: Float, right: Float) -> Float:
     return np.asarray(left.reshape(-1, k).T @ right.reshape(-1, k))
 
 
-def _information(corrected: Float, gram: Float) -> float:
-    """Smallest ratio of the corrected to the plain information over all combinations of coefficients."""
-    half = np.linalg.inv(np.linalg.cholesky(gram))
-    return float(np.linalg.eigvalsh(half @ corrected @ half.T).min())
+def _identifiable(designs: Sequence[Design], order: int) -> bool:
+    """Whether the pixels hold enough different compositions for a law of this order.
+
+    The gauge f(1) = 0 alone would let a single composition determine a line; the basis must vary over the pixels.
+    """
+    basis = np.concatenate([design.basis[:, :order] for design in designs])
+    centred = basis - basis.mean(axis=0)
+    spread = centred.T @ centred
+    if np.linalg.eigvalsh(spread).min() <= _LEAST_VARIATION * np.trace(basis.T @ basis):
+        return False
+    half = np.linalg.inv(np.linalg.cholesky(spread))
+    noise = np.sum([design.slope_noise[:order, :order] for design in designs], axis=0)
+    return float(np.linalg.eigvalsh(half @ noise @ half.T).max()) <= 1 - _LEAST_SPREAD
 
 
 def _root(mean_square: float) -> float:
