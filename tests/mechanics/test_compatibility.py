@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import platelet
 
+from checks import platelet
 from chemomech.mechanics.compatibility import incompatibility
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import convergence_rates
 
+from checks import convergence_rates
 from chemomech.errors import InputError
 from chemomech.mechanics.finite_difference import free_distortion
 from chemomech.mechanics.mesh import pixel_mesh

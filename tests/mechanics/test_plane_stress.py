@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from checks import assert_adjoint, convergence_rates, masks, platelet
 from hypothesis import given, settings
 
+from checks import assert_adjoint, convergence_rates, masks, platelet
 from chemomech.mechanics.mesh import Mesh, pixel_mesh
 from chemomech.mechanics.plane_stress import PlaneStress, RigidModes
 from chemomech.mechanics.stiffness import OLIVINE, plane_stress

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checks import platelet, random_maps
 
+from checks import platelet, random_maps
 from chemomech.errors import InputError
 
 GOOD = random_maps(platelet())

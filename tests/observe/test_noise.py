@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import two_phase_composition
 
+from checks import two_phase_composition
 from chemomech.errors import InputError
 from chemomech.observe.noise import white_noise
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from checks import assert_adjoint, convergence_rates, masks, platelet
 from hypothesis import given, settings
 from scipy import ndimage
 
+from checks import assert_adjoint, convergence_rates, masks, platelet
 from chemomech.errors import InputError
 from chemomech.observe import strain as strain_module
 from chemomech.observe.strain import InverseGradient, lattice_distortion

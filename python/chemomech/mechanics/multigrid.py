@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from pyamg import smoothed_aggregation_solver
 
 from chemomech import _core
-from chemomech.arrays import Float, Int
+from chemomech.arrays import Float, Int32
 from chemomech.errors import ConvergenceError
 
 _SMOOTHING_STEPS = 3
@@ -64,7 +64,7 @@ class _Level:
         return _core.smooth(*self._blocks, self.inverse_diagonal.data, *vectors, alpha, beta).reshape(load.shape)
 
     @property
-    def _blocks(self) -> tuple[Int, Int, Float]:
+    def _blocks(self) -> tuple[Int32, Int32, Float]:
         return self.matrix.indptr, self.matrix.indices, self.matrix.data
 
 

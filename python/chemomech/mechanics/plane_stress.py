@@ -4,16 +4,17 @@ The weak form of div C (grad d - eps0) = 0 (Deng SI, eqs. 2.5, 2.9) is K d = D e
 K = sum of B^T C B and D = sum of B^T C over the elements; an eigenstrain is constant in a cell.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
 
 from chemomech import _core
-from chemomech.arrays import Float, Int, require_shape
+from chemomech.arrays import Float, Int, Int32, require_shape
 from chemomech.mechanics.mesh import Mesh
 from chemomech.mechanics.multigrid import Multigrid
+from chemomech.sparse import factorise
 
 #: Above this many nodes iterating takes less time and memory than factorising (bench/README.md).
 _DIRECT_NODES = 100_000
@@ -52,14 +53,15 @@ class PlaneStress:
         self._pattern = _core.Pattern(mesh.triangles, n_nodes)
         matrix = _stiffness_matrix(self._pattern, mesh.nodes, mesh.triangles, stiffness_GPa)
         inside = _block_rows_and_columns(matrix, self._free, self._free)
-        self._from_held = _block_rows_and_columns(matrix, self._free, self.held).tocsr() if held else None
+        self._from_held = _block_rows_and_columns(matrix, self._free, self.held).tocsr()
         self._rigid = None if held else RigidModes(mesh.nodes, mesh.node_component)
         if solver is None:
             solver = "direct" if n_nodes <= _DIRECT_NODES else "multigrid"
-        if solver == "direct":
-            self._invert = _Factor(inside, self._rigid)
-        else:
-            self._invert = _Iteration(inside, mesh, stiffness_GPa, self._free, self._rigid)
+        self._invert: Callable[[Float], Float] = (
+            _Factor(inside, self._rigid)
+            if solver == "direct"
+            else _Iteration(inside, mesh, stiffness_GPa, self._free, self._rigid)
+        )
 
     def displacement(self, loads: Float) -> Float:
         """Displacement (n_nodes, 2, k) in nm under nodal loads (n_nodes, 2, k) in GPa nm; zero at held nodes."""
@@ -67,8 +69,7 @@ class PlaneStress:
         if self._rigid:
             return self._rigid.remove(self._invert(self._rigid.remove(loads)))
         solution = np.zeros_like(loads)
-        if len(self._free):
-            solution[self._free] = self._invert(np.ascontiguousarray(loads[self._free]))
+        solution[self._free] = self._invert(loads[self._free])
         return solution
 
     def lift(self, held_displacement: Float) -> Float:
@@ -164,16 +165,12 @@ class _Factor:
         if rigid:
             kept = np.delete(kept, rigid.pins())
         self._kept = kept
-        reduced = matrix.tocsr()[kept][:, kept].tocsc()
-        options = {"SymmetricMode": True}
-        if len(kept):
-            self._factor = splu(reduced, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        self._solve = factorise(matrix.tocsr()[kept][:, kept])
 
     def __call__(self, loads: Float) -> Float:
         flat = loads.reshape(-1, loads.shape[2])
         solution = np.zeros_like(flat)
-        if len(self._kept):
-            solution[self._kept] = self._factor.solve(np.ascontiguousarray(flat[self._kept]))
+        solution[self._kept] = self._solve(flat[self._kept])
         return solution.reshape(loads.shape)
 
 
@@ -209,7 +206,7 @@ def _vertices_to_nodes(mesh: Mesh) -> sp.csr_array:
     return sp.csr_array((values, (rows, columns)), shape=(len(mesh.nodes), len(coarse.vertices)))
 
 
-def _stiffness_matrix(pattern: _core.Pattern, nodes: Float, triangles: Int, stiffness_GPa: Float) -> sp.bsr_array:
+def _stiffness_matrix(pattern: _core.Pattern, nodes: Float, triangles: Int32, stiffness_GPa: Float) -> sp.bsr_array:
     values = _core.assemble_stiffness(pattern, nodes, triangles, stiffness_GPa)
     return sp.bsr_array((values, pattern.indices, pattern.indptr), shape=(2 * len(nodes), 2 * len(nodes)))
 

@@ -1,0 +1,31 @@
+"""The README's Python example is run as it stands, and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chemomech.io.correlative import write_stack
+from chemomech.learn.twins import Noise, add_noise, make_particle
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
+    particles = [add_noise(make_particle(f"P{i}", length_nm=1500, seed=i), Noise(), seed=i) for i in range(3)]
+    write_stack(tmp_path / "maps.h5", particles, a_ref_angstrom=10.33, c_ref_angstrom=4.69)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(EXAMPLE, "README.md", "exec"), {})
+    assert "df/dX" in capsys.readouterr().out
+    assert (tmp_path / "law.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_example_is_short():
+    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) < 10
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
