@@ -14,6 +14,7 @@ from chemomech.learn.eigenstrain import learn_eigenstrain
 from chemomech.learn.twins import TWIN_LAW, expansion_error, make_experiment, noise_robustness
 from chemomech.report.html import write_report
 from chemomech.report.robustness import plot_noise_robustness
+from chemomech.report.style import figure_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def demo(
             "noise as given; strain and rotation noise 5 % of it). The data come from finite differences, the "
             "inversion uses finite elements."
         )
-        extra = [(caption, plot_noise_robustness(robustness))]
+        extra = [(caption, figure_of(plot_noise_robustness(robustness)))]
         write_report(folder, result, inputs=[stack], options={"data": "synthetic"}, extra_figures=extra)
     summarise(result, output)
     along_a, along_c = 100 * expansion_error(result.laws["M1"], TWIN_LAW)

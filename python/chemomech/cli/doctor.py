@@ -23,8 +23,8 @@ def doctor() -> None:
         ("compiled core", f"{build['compiler']}, SIMD {build['simd']} (built: {', '.join(build['levels'])})"),
         ("OpenMP threads", f"{build['threads']} (set with OMP_NUM_THREADS)" if build["openmp"] else "built without"),
     ]
-    for pool in threadpool_info():
-        rows.append((f"{pool['internal_api']} threads", str(pool["num_threads"])))
+    pools = {(pool["internal_api"], pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
+    rows += [("BLAS threads", f"{threads} ({library})") for library, threads in sorted(pools)]
     rows += [(name, _version(name) or "missing: python -m pip install chemomech") for name in _REQUIRED]
     rows += [
         (name, _version(name) or 'not installed (clusters only): python -m pip install "chemomech[mpi]"')
