@@ -116,6 +116,13 @@ def test_a_wrong_lattice_reference_is_noticed(noisy):
     assert any("a_ref_angstrom" in warning for warning in learn_eigenstrain(shifted, order=2).warnings)
 
 
+def test_extrapolation_is_named(noisy):
+    """Half a particle, all of it rich in lithium."""
+    half = [replace(maps, mask=maps.mask & (maps.composition > 0.4)) for maps in noisy]
+    (warning,) = (w for w in learn_eigenstrain(half, order=1).warnings if "extrapolated" in w)
+    assert "to 1.00" in warning or "to 0.9" in warning
+
+
 def test_uncertainty_maps_replace_the_estimate(noisy):
     """Pixels marked as bad no longer matter."""
     spoiled = []
@@ -161,8 +168,9 @@ def test_strains_add_up(noisy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": 0}, "order must be auto or a positive integer, got 0"),
+        ({"order": 0}, "order must be auto or an integer from 1 to 12, got 0"),
         ({"order": "two"}, "order must be auto"),
+        ({"order": 10**6}, "order must be auto or an integer from 1 to 12"),
         ({"test": ("P9",)}, "test particle 'P9' is not among P0, P1, P2, P3"),
         ({"test": ("P0", "P1", "P2", "P3")}, "every particle is a test particle"),
         ({"models": ("M7",)}, "models must be M0, M1 or both, got M7"),

@@ -33,10 +33,14 @@ from chemomech.progress import progress
 
 #: Orders compared when the order is chosen automatically.
 HIGHEST_ORDER = 5
+#: Beyond this a polynomial follows the noise of any map.
+_LARGEST_ORDER = 12
 #: Strain noise below this is not measurable; it keeps the weights of noise-free synthetic maps finite.
 _LEAST_STRAIN_NOISE = 1e-6
 #: Above this ratio of residual to noise variance the model leaves something out and noise alone cannot give the errors.
 _UNEXPLAINED_RATIO = 1.25
+#: The law is an extrapolation where no more than this share of the pixels goes further, noise left out.
+_FEW_PIXELS = 0.01
 #: A mean residual strain larger than this (and than five standard errors) points to the lattice reference.
 _SUSPICIOUS_OFFSET = 3e-4
 
@@ -196,7 +200,10 @@ def learn_eigenstrain(
         },
         boundary=boundary,
         misfit=misfit,
-        warnings=_warnings(fitted[main], laws[main], uncertainty[main], main),
+        warnings=[
+            *_extrapolation([maps for maps in particles if maps.name not in test], noise["composition"]),
+            *_unexplained(fitted[main], laws[main], uncertainty[main], main),
+        ],
     )
 
 
@@ -219,8 +226,8 @@ def _check_arguments(
     if order == "auto":
         if n_fitted == 1 and not test:
             raise InputError("choosing the order needs a second particle to judge it; give the order")
-    elif isinstance(order, str) or order < 1:
-        raise InputError(f"order must be auto or a positive integer, got {order}")
+    elif isinstance(order, str) or not 1 <= order <= _LARGEST_ORDER:
+        raise InputError(f"order must be auto or an integer from 1 to {_LARGEST_ORDER}, got {order}")
 
 
 def _noise(particles: Sequence[CorrelativeMaps]) -> dict[str, float]:
@@ -295,7 +302,16 @@ def _particle_result(maps: CorrelativeMaps, design: Design, law: EigenstrainLaw,
     )
 
 
-def _warnings(designs: Sequence[Design], law: EigenstrainLaw, uncertainty: Uncertainty, model: str) -> list[str]:
+def _extrapolation(particles: Sequence[CorrelativeMaps], noise: float) -> list[str]:
+    """A warning when the maps hold only a part of 0..1, of which the law is a continuation."""
+    composition = np.concatenate([maps.composition[maps.mask] for maps in particles])
+    low, high = np.quantile(composition, [_FEW_PIXELS, 1 - _FEW_PIXELS]) + np.array([2, -2]) * noise
+    if low <= 0.1 and high >= 0.9:
+        return []
+    return [f"the maps hold compositions from {max(low, 0):.2f} to {min(high, 1):.2f}; beyond, the law is extrapolated"]
+
+
+def _unexplained(designs: Sequence[Design], law: EigenstrainLaw, uncertainty: Uncertainty, model: str) -> list[str]:
     notes = []
     if uncertainty.unexplained_ratio > _UNEXPLAINED_RATIO:
         notes.append(f"{model}: {uncertainty.reason}")
