@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
     particles = [add_noise(make_particle(f"P{i}", length_nm=1500, seed=i), Noise(), seed=i) for i in range(3)]
-    write_stack(tmp_path / "maps.h5", particles, a_ref_angstrom=10.33, c_ref_angstrom=4.69)
+    write_stack(tmp_path / "maps.h5", particles)
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLE, "README.md", "exec"), {})
     assert "df/dX" in capsys.readouterr().out

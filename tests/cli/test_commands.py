@@ -21,7 +21,7 @@ TWINS = Path(__file__).parents[3] / "shared" / "reference" / "twins"
 def small_stack(tmp_path_factory):
     path = tmp_path_factory.mktemp("maps") / "maps.h5"
     particles = [add_noise(make_particle(f"P{i}", length_nm=1500, seed=i), Noise(), seed=i) for i in range(3)]
-    write_stack(path, particles, a_ref_angstrom=10.33, c_ref_angstrom=4.69)
+    write_stack(path, particles)
     return path
 
 

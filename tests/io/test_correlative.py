@@ -16,7 +16,7 @@ TWINS = Path(__file__).parents[3] / "shared" / "reference" / "twins"
 @pytest.fixture
 def stack(tmp_path):
     path = tmp_path / "maps.h5"
-    write_stack(path, [random_maps(platelet())], a_ref_angstrom=10.33, c_ref_angstrom=4.69)
+    write_stack(path, [random_maps(platelet())])
     return path
 
 
@@ -31,6 +31,18 @@ def test_what_is_written_is_read(stack):
     np.testing.assert_array_equal(maps.mask, original.mask)
     np.testing.assert_array_equal(maps.composition, original.composition)
     np.testing.assert_allclose(maps.distortion, original.distortion, atol=1e-15)
+    assert maps.reference_angstrom == original.reference_angstrom
+
+
+def test_uncertainties_and_attributes_are_written(tmp_path):
+    original = random_maps(platelet(), uncertainty=True)
+    write_stack(tmp_path / "maps.h5", [original], {"P": {"registration_score": 0.9}})
+    (maps,) = read_stack(tmp_path / "maps.h5")
+    assert set(maps.uncertainty) == set(original.uncertainty)
+    for name, values in original.uncertainty.items():
+        np.testing.assert_allclose(maps.uncertainty[name], values, rtol=1e-14)
+    with h5py.File(tmp_path / "maps.h5") as file:
+        assert file["particles/P"].attrs["registration_score"] == 0.9
 
 
 def test_units_are_converted_at_the_reader(stack):

@@ -18,8 +18,6 @@ from chemomech.report.style import figure_of
 
 log = logging.getLogger(__name__)
 
-_LITHIUM_IRON_PHOSPHATE_ANGSTROM = {"a_ref_angstrom": 10.33, "c_ref_angstrom": 4.69}
-
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for the results.")] = Path(
@@ -32,7 +30,7 @@ def demo(
     """
     with output_folder(output) as folder:
         stack = folder / "maps.h5"
-        write_stack(stack, make_experiment(), **_LITHIUM_IRON_PHOSPHATE_ANGSTROM)
+        write_stack(stack, make_experiment())
         result = learn_eigenstrain(read_stack(stack))
         robustness = noise_robustness()
         write_result(folder, result)

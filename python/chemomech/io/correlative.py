@@ -1,10 +1,11 @@
 """Read and write aligned correlative maps (schema correlative-stack/1, HDF5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
@@ -15,6 +16,7 @@ from chemomech.units import to_internal
 
 SCHEMA = "correlative-stack/1"
 _QUANTITY = {"composition": "fraction", "a": "length", "c": "length", "gamma": "angle", "theta": "angle"}
+_CHANNELS = ("composition", *CHANNELS)
 _ANGSTROM_NM = 0.1
 
 
@@ -45,24 +47,33 @@ def read_stack(path: str | Path) -> list[CorrelativeMaps]:
 
 
 def write_stack(
-    path: str | Path, particles: Sequence[CorrelativeMaps], *, a_ref_angstrom: float, c_ref_angstrom: float
+    path: str | Path,
+    particles: Sequence[CorrelativeMaps],
+    attributes: Mapping[str, Mapping[str, npt.ArrayLike]] | None = None,
 ) -> None:
-    """Write particles as correlative-stack/1; an interrupted write leaves an existing file whole."""
+    """Write particles as correlative-stack/1; an interrupted write leaves an existing file whole.
+
+    `attributes` are further attributes of a particle's group, by its name.
+    """
     with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["schema"] = SCHEMA
         for maps in particles:
             group = file.create_group(f"particles/{maps.name}")
-            group.attrs.update(
-                pixel_size_nm=maps.pixel_size_nm, a_ref_angstrom=a_ref_angstrom, c_ref_angstrom=c_ref_angstrom
-            )
+            a_reference, c_reference = maps.reference_angstrom
+            group.attrs.update(pixel_size_nm=maps.pixel_size_nm, a_ref_angstrom=a_reference, c_ref_angstrom=c_reference)
+            group.attrs.update((attributes or {}).get(maps.name, {}))
             aa, cc, shear, rotation = np.moveaxis(maps.distortion, -1, 0)
             fields = {
                 "composition": (maps.composition, "1"),
-                "a": (a_ref_angstrom * (1 + aa), "angstrom"),
-                "c": (c_ref_angstrom * (1 + cc), "angstrom"),
+                "a": (a_reference * (1 + aa), "angstrom"),
+                "c": (c_reference * (1 + cc), "angstrom"),
                 "gamma": (shear, "rad"),
                 "theta": (rotation, "rad"),
             }
+            scale = {"composition": 1.0, "a": a_reference, "c": c_reference, "gamma": 1.0, "theta": 1.0}
+            for (name, (_, units)), channel in zip(list(fields.items()), _CHANNELS, strict=True):
+                if channel in maps.uncertainty:
+                    fields[f"{name}_std"] = (scale[name] * maps.uncertainty[channel], units)
             for name, (values, units) in fields.items():
                 group.create_dataset(name, data=values).attrs["units"] = units
             group.create_dataset("mask", data=maps.mask)
@@ -90,13 +101,14 @@ def _read_particle(group: h5py.Group, name: str, path: Path) -> CorrelativeMaps:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     scale = {"composition": 1.0, "a": 1 / a_nm, "c": 1 / c_nm, "gamma": 1.0, "theta": 1.0}
-    channel = dict(zip(scale, ("composition", *CHANNELS), strict=True))
+    channel = dict(zip(scale, _CHANNELS, strict=True))
     return CorrelativeMaps(
         name=name,
         pixel_size_nm=pixel_size,
         mask=mask,
         composition=fields["composition"],
         distortion=distortion,
+        reference_angstrom=(a_reference, c_reference),
         uncertainty={channel[key]: scale[key] * values for key, values in deviations.items()},
         source=str(path),
     )

@@ -9,6 +9,8 @@ import numpy as np
 from chemomech.arrays import Bool, Float, require_finite, require_shape
 from chemomech.errors import InputError
 
+#: Lattice parameters a and c of LiFePO4 to which strains are relative when a file does not say otherwise.
+LIFEPO4_ANGSTROM = (10.33, 4.69)
 #: The measured channels, in the order of the last axis of `distortion`.
 CHANNELS = ("aa", "cc", "ac", "rotation")
 
@@ -27,6 +29,7 @@ class CorrelativeMaps:
     composition : (ny, nx) lithium fraction X; noise may carry it outside 0..1 and must be left there.
     distortion : (ny, nx, 4), small strains eps_aa, eps_cc, 2 eps_ac relative to LiFePO4 and the
         counter-clockwise lattice rotation (rad).
+    reference_angstrom : lattice parameters a and c of the reference crystal, LiFePO4, Angstrom.
     uncertainty : standard deviation per pixel (ny, nx) of any of "composition", "aa", "cc", "ac", "rotation";
         a channel without one gets a single value estimated from its map.
     source : where the maps came from, for messages and reports.
@@ -41,6 +44,7 @@ class CorrelativeMaps:
     mask: Bool
     composition: Float
     distortion: Float
+    reference_angstrom: tuple[float, float] = LIFEPO4_ANGSTROM
     uncertainty: Mapping[str, Float] = field(default_factory=lambda: MappingProxyType({}))
     source: str = "memory"
 
