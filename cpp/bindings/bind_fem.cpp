@@ -1,5 +1,8 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "bindings/arrays.hpp"
 #include "fem/assembly.hpp"
 #include "fem/block_matrix.hpp"
@@ -87,76 +90,154 @@ py::array cell_distortions(const py::array& nodes, const py::array& triangles, c
   return distortion;
 }
 
-// Column numbers are checked on every call: reading them costs little beside the blocks, and a wild one would crash.
-fem::BlockMatrix view_matrix(const py::array& indptr, const py::array& indices, const py::array& values, index n) {
-  const fem::BlockMatrix matrix{view<const std::int32_t>(indptr, "indptr", std::array{n + 1}),
-                                view<const std::int32_t>(indices, "indices", std::array{any}),
-                                view<const double>(values, "values", std::array<index, 3>{any, 2, 2})};
-  if (matrix.values.shape[0] != matrix.indices.shape[0]) {
-    throw py::value_error("values and indices must have the same length, got " +
-                          std::to_string(matrix.values.shape[0]) + " and " + std::to_string(matrix.indices.shape[0]));
+// A matrix over arrays of Python's, checked once. Its graph is made read-only: a column number that went wild later
+// would crash.
+template <class Real>
+struct BlockMatrix {
+  BlockMatrix(py::array indptr_in, py::array indices_in, py::array values_in, index n_columns_in)
+      : indptr(std::move(indptr_in)),
+        indices(std::move(indices_in)),
+        values(std::move(values_in)),
+        n_columns(n_columns_in),
+        matrix{view<const std::int32_t>(indptr, "indptr", std::array{any}),
+               view<const std::int32_t>(indices, "indices", std::array{any}),
+               view<const Real>(values, "values", std::array<index, 3>{indices.shape(0), any, any})} {
+    const auto& shapes = fem::BlockMatrix<Real>::block_shapes;
+    if (std::find(shapes.begin(), shapes.end(), std::array{rows_of_block(), columns_of_block()}) == shapes.end()) {
+      throw py::value_error("blocks must be 1 x 1, 2 x 2, 2 x 3, 3 x 2 or 3 x 3, got values of shape " +
+                            shape_text(values));
+    }
+    const auto& starts = matrix.indptr;
+    if (starts.shape[0] == 0 || starts.data[0] != 0 || !std::is_sorted(starts.data, starts.data + starts.shape[0]) ||
+        starts.data[starts.shape[0] - 1] != matrix.indices.shape[0]) {
+      throw py::value_error("indptr must ascend from 0 to the number of blocks");
+    }
+    require_range(matrix.indices, n_columns, "indices");
+    for (const py::array& graph : {indptr, indices}) graph.attr("setflags")(py::arg("write") = false);
   }
-  bool ascending = matrix.indptr.data[0] == 0;
-  for (index row = 0; row < n; ++row) ascending &= matrix.indptr.data[row] <= matrix.indptr.data[row + 1];
-  if (!ascending || matrix.indptr.data[n] != matrix.indices.shape[0]) {
-    throw py::value_error("indptr must ascend from 0 to the number of blocks");
+
+  index n_rows() const { return matrix.indptr.shape[0] - 1; }
+  index rows_of_block() const { return matrix.values.shape[1]; }
+  index columns_of_block() const { return matrix.values.shape[2]; }
+
+  View<const Real, 3> view_in(const py::array& x, const char* name) const {
+    return view<const Real>(x, name, std::array{n_columns, columns_of_block(), any});
   }
-  require_range(matrix.indices, n, "indices");
-  return matrix;
-}
+
+  py::array indptr, indices, values;
+  index n_columns;
+  fem::BlockMatrix<Real> matrix;
+};
 
 // `out` if it was given (never x, which is read while it is written), or a new array. Fresh pages of a large array cost
 // more than the product itself, so solvers hand in theirs.
-py::array output(const std::optional<py::array>& out, View<const double, 3> x) {
-  if (!out) return new_array<double>(x.shape[0], x.shape[1], x.shape[2]);
+template <class Real>
+py::array output(const std::optional<py::array>& out, const BlockMatrix<Real>& held, View<const Real, 3> x) {
+  if (!out) return new_array<Real>(held.n_rows(), held.rows_of_block(), x.shape[2]);
   if (out->data() == x.data) throw py::value_error("out and x must be different arrays");
   return *out;
 }
 
-py::array block_multiply(const py::array& indptr, const py::array& indices, const py::array& values, const py::array& x,
-                         const std::optional<py::array>& out) {
-  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
-  const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
-  py::array y = output(out, in);
-  const auto y_view = view<double>(y, "out", in.shape);
+template <class Real>
+py::array multiply(const BlockMatrix<Real>& held, const py::array& x, const std::optional<py::array>& out) {
+  const auto in = held.view_in(x, "x");
+  py::array y = output(out, held, in);
+  const auto y_view = view<Real>(y, "out", std::array{held.n_rows(), held.rows_of_block(), in.shape[2]});
   {
     py::gil_scoped_release nogil;
-    fem::multiply(matrix, in, y_view);
+    fem::multiply(held.matrix, in, y_view);
   }
   return y;
 }
 
-py::array residual(const py::array& indptr, const py::array& indices, const py::array& values,
-                   const py::array& right_hand_side, const py::array& x, const std::optional<py::array>& out) {
-  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
-  const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
-  const auto b = view<const double>(right_hand_side, "right_hand_side", in.shape);
-  py::array r = output(out, in);
-  const auto r_view = view<double>(r, "out", in.shape);
+template <class Real>
+py::array add_product(const BlockMatrix<Real>& held, const py::array& b, Real sign, const py::array& x,
+                      const std::optional<py::array>& out) {
+  const auto in = held.view_in(x, "x");
+  const std::array shape{held.n_rows(), held.rows_of_block(), in.shape[2]};
+  const auto b_view = view<const Real>(b, "b", shape);
+  py::array y = output(out, held, in);
+  const auto y_view = view<Real>(y, "out", shape);
   {
     py::gil_scoped_release nogil;
-    fem::residual(matrix, b, in, r_view);
+    fem::add_product(held.matrix, b_view, sign, in, y_view);
   }
-  return r;
+  return y;
 }
 
-py::array smooth(const py::array& indptr, const py::array& indices, const py::array& values,
-                 const py::array& inverse_diagonal, const py::array& right_hand_side, const py::array& x,
-                 const py::array& direction, double alpha, double beta, const std::optional<py::array>& out) {
-  const auto in = view<const double>(x, "x", std::array<index, 3>{any, 2, any});
-  const auto matrix = view_matrix(indptr, indices, values, in.shape[0]);
-  const auto inverse =
-      view<const double>(inverse_diagonal, "inverse_diagonal", std::array<index, 3>{in.shape[0], 2, 2});
-  const auto b = view<const double>(right_hand_side, "right_hand_side", in.shape);
-  const auto step = view<double>(direction, "direction", in.shape);
-  py::array x_new = output(out, in);
-  const auto x_new_view = view<double>(x_new, "out", in.shape);
-  if (step.data == in.data) throw py::value_error("direction and x must be different arrays");
+template <class Real>
+void smooth(const BlockMatrix<Real>& held, const py::array& inverse_diagonal, const py::array& b,
+            const std::optional<py::array>& x, const py::array& direction, Real alpha, Real beta,
+            const py::array& out) {
+  const index size = held.rows_of_block();
+  if (size != held.columns_of_block() || held.n_rows() != held.n_columns) {
+    throw py::value_error("a smoother needs a square matrix");
+  }
+  const auto inverse = view<const Real>(inverse_diagonal, "inverse_diagonal", std::array{held.n_rows(), size, size});
+  const auto b_view = held.view_in(b, "b");
+  const auto step = view<Real>(direction, "direction", b_view.shape);
+  const auto x_new = view<Real>(out, "out", b_view.shape);
+  if (step.data == x_new.data) throw py::value_error("direction and out must be different arrays");
+  if (!x) {
+    py::gil_scoped_release nogil;
+    fem::smooth_from_zero(inverse, b_view, step, beta, x_new);
+    return;
+  }
+  const auto in = view<const Real>(*x, "x", b_view.shape);
+  if (in.data == step.data || in.data == x_new.data) {
+    throw py::value_error("x, direction and out must be different arrays");
+  }
+  py::gil_scoped_release nogil;
+  fem::smooth(held.matrix, inverse, b_view, in, step, alpha, beta, x_new);
+}
+
+template <class Real>
+void bind_block_matrix(py::module_& m, const char* name) {
+  using py::arg;
+  using Held = BlockMatrix<Real>;
+  py::class_<Held>(m, name)
+      .def(py::init<py::array, py::array, py::array, index>(), arg("indptr").noconvert(), arg("indices").noconvert(),
+           arg("values").noconvert(), arg("n_columns"))
+      .def("multiply", &multiply<Real>, arg("x").noconvert(), arg("out").noconvert() = py::none())
+      .def("add_product", &add_product<Real>, arg("b").noconvert(), arg("sign"), arg("x").noconvert(),
+           arg("out").noconvert() = py::none())
+      .def("smooth", &smooth<Real>, arg("inverse_diagonal").noconvert(), arg("b").noconvert(), arg("x").noconvert(),
+           arg("direction").noconvert(), arg("alpha"), arg("beta"), arg("out").noconvert());
+}
+
+bool is_single(const py::array& array) {
+  return py::isinstance<py::array_t<float>>(array);
+}
+
+template <class Real>
+void combine_as(const py::array& a, const py::array& x, const py::array& b, const py::array& y) {
+  const auto y_view = view<double>(y, "y", std::array<index, 2>{any, any});
+  const auto x_view = view<const Real>(x, "x", y_view.shape);
+  const auto a_view = view<const double>(a, "a", std::array{y_view.shape[1]});
+  const auto b_view = view<const double>(b, "b", std::array{y_view.shape[1]});
+  py::gil_scoped_release nogil;
+  fem::combine(a_view, x_view, b_view, y_view);
+}
+
+void combine(const py::array& a, const py::array& x, const py::array& b, const py::array& y) {
+  is_single(x) ? combine_as<float>(a, x, b, y) : combine_as<double>(a, x, b, y);
+}
+
+template <class Real>
+py::array dot_as(const py::array& x, const py::array& y) {
+  const auto x_view = view<const double>(x, "x", std::array<index, 2>{any, any});
+  const auto y_view = view<const Real>(y, "y", x_view.shape);
+  auto sums = new_array<double>(x_view.shape[1]);
+  const auto sums_view = view<double>(sums, "sums", std::array{x_view.shape[1]});
   {
     py::gil_scoped_release nogil;
-    fem::smooth(matrix, inverse, b, in, step, alpha, beta, x_new_view);
+    fem::dot(x_view, y_view, sums_view);
   }
-  return x_new;
+  return sums;
+}
+
+py::array dot(const py::array& x, const py::array& y) {
+  return is_single(y) ? dot_as<float>(x, y) : dot_as<double>(x, y);
 }
 
 }  // namespace
@@ -184,13 +265,10 @@ void bind_fem(py::module_& m) {
         arg("cells").noconvert(), arg("stress").noconvert());
   m.def("cell_distortions", &cell_distortions, arg("nodes").noconvert(), arg("triangles").noconvert(),
         arg("cells").noconvert(), arg("n_cells"), arg("displacement").noconvert());
-  m.def("block_multiply", &block_multiply, arg("indptr").noconvert(), arg("indices").noconvert(),
-        arg("values").noconvert(), arg("x").noconvert(), arg("out").noconvert() = py::none());
-  m.def("residual", &residual, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
-        arg("right_hand_side").noconvert(), arg("x").noconvert(), arg("out").noconvert() = py::none());
-  m.def("smooth", &smooth, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
-        arg("inverse_diagonal").noconvert(), arg("right_hand_side").noconvert(), arg("x").noconvert(),
-        arg("direction").noconvert(), arg("alpha"), arg("beta"), arg("out").noconvert() = py::none());
+  bind_block_matrix<double>(m, "BlockMatrix");
+  bind_block_matrix<float>(m, "BlockMatrix32");
+  m.def("combine", &combine, arg("a").noconvert(), arg("x").noconvert(), arg("b").noconvert(), arg("y").noconvert());
+  m.def("dot", &dot, arg("x").noconvert(), arg("y").noconvert());
 }
 
 }  // namespace chemomech

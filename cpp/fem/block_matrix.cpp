@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "base/threads.hpp"
@@ -9,98 +11,229 @@
 namespace chemomech::fem {
 namespace {
 
-constexpr index rows_per_thread = 2048;
+constexpr index rows_per_thread = 16384;
+constexpr index rows_per_chunk = 2048;
+constexpr index rows_at_once = 64;
+constexpr index prefetch_distance = 12;  // blocks: about one row ahead
 
-// finish(row, u, v) receives the two components of (K x) of a row, k values each. With `width` known to the compiler
-// they stay in registers; width 0 takes k at run time.
-template <int width, class Finish>
-void sweep(const BlockMatrix& matrix, View<const double, 3> x, const Finish& finish) {
-  const index k = width > 0 ? width : x.shape[2];
-  for_ranges(x.shape[0], rows_per_thread, [&](index begin, index end) {
-    constexpr std::size_t fixed = width > 0 ? 2 * width : 1;
-    std::array<double, fixed> registers;
-    std::vector<double> memory(width > 0 ? 0 : static_cast<std::size_t>(2 * k));
-    double* u = width > 0 ? registers.data() : memory.data();
-    double* v = u + k;
-    for (index row = begin; row < end; ++row) {
-      std::fill_n(u, 2 * k, 0.);
-      for (index at = matrix.indptr.data[row]; at < matrix.indptr.data[row + 1]; ++at) {
-        const double* block = matrix.values.data + 4 * at;
-        const double* xu = x.data + 2 * k * index{matrix.indices.data[at]};
-        const double* xv = xu + k;
-        for (index j = 0; j < k; ++j) {
-          u[j] += block[0] * xu[j] + block[1] * xv[j];
-          v[j] += block[2] * xu[j] + block[3] * xv[j];
-        }
+template <int value>
+using constant = std::integral_constant<int, value>;
+
+// w values side by side in one register (GCC's and Clang's vector extension).
+template <class Real, int w>
+struct Lanes {
+  typedef Real type __attribute__((vector_size(w * sizeof(Real))));
+};
+
+template <class Real>
+struct Lanes<Real, 1> {
+  using type = Real;
+};
+
+template <class Real, int w>
+using lanes = typename Lanes<Real, w>::type;
+
+template <int w, class Real>
+inline lanes<Real, w> load(const Real* from) {
+  lanes<Real, w> values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+template <class Vector, class Real>
+inline void store(Real* to, const Vector& values) {
+  std::memcpy(to, &values, sizeof values);
+}
+
+// part(width, first) on columns [first, first + width) of k, in parts whose width the compiler knows.
+template <class Part>
+inline void for_columns(index k, const Part& part) {
+  index first = 0;
+  for (; first + 8 <= k; first += 8) part(constant<8>{}, first);
+  if (k & 4) part(constant<4>{}, first), first += 4;
+  if (k & 2) part(constant<2>{}, first), first += 2;
+  if (k & 1) part(constant<1>{}, first);
+}
+
+// finish(width, at, row, sum) receives (K x) of some columns of a row: component i in sum[i], to go to at + i k.
+template <int r, int c, int w, class Real, class Finish>
+[[gnu::noinline]] void sweep_rows(const BlockMatrix<Real>& matrix, const Real* x, index k, index first, index begin,
+                                  index end, const Finish& finish) {
+  const std::int32_t* const indices = matrix.indices.data;
+  const std::int32_t* const indptr = matrix.indptr.data;
+  const index last = matrix.indices.shape[0] - 1;
+  const Real* block = matrix.values.data + r * c * index{indptr[begin]};
+  for (index row = begin; row < end; ++row) {
+    lanes<Real, w> sum[c][r] = {};  // one a column of the blocks: multiply-adds that do not wait for each other
+    for (index at = indptr[row]; at < indptr[row + 1]; ++at, block += r * c) {
+      __builtin_prefetch(x + c * k * index{indices[std::min(at + prefetch_distance, last)]} + first);
+      const Real* const values = x + c * k * index{indices[at]} + first;
+      for (int l = 0; l < c; ++l) {
+        const auto value = load<w>(values + l * k);
+        for (int i = 0; i < r; ++i) sum[l][i] += block[i * c + l] * value;
       }
-      finish(row, u, v);
+    }
+    for (int l = 1; l < c; ++l) {
+      for (int i = 0; i < r; ++i) sum[0][i] += sum[l][i];
+    }
+    finish(constant<w>{}, r * k * row + first, row, sum[0]);
+  }
+}
+
+template <int r, int c, class Real, class Finish>
+void sweep(const BlockMatrix<Real>& matrix, View<const Real, 3> x, const Finish& finish) {
+  const index k = x.shape[2];
+  for_ranges(matrix.indptr.shape[0] - 1, rows_per_thread, [&](index begin, index end) {
+    // Further columns find the blocks of a few rows in the cache.
+    for (index from = begin; from < end; from += rows_at_once) {
+      const index to = std::min(from + rows_at_once, end);
+      for_columns(
+          k, [&](auto width, index first) { sweep_rows<r, c, width>(matrix, x.data, k, first, from, to, finish); });
     }
   });
 }
 
-// call(width) with k as a compile-time constant for the usual numbers of columns, 0 for the others.
-template <class Call>
-void with_width(index k, const Call& call) {
-  switch (k) {
-    case 1:
-      return call(std::integral_constant<int, 1>{});
-    case 2:
-      return call(std::integral_constant<int, 2>{});
-    case 3:
-      return call(std::integral_constant<int, 3>{});
-    case 4:
-      return call(std::integral_constant<int, 4>{});
-    case 6:
-      return call(std::integral_constant<int, 6>{});
-    case 8:
-      return call(std::integral_constant<int, 8>{});
+// call(r, c) with the block's shape as compile-time constants; the binding admits no other shapes.
+template <class Real, class Call>
+void with_block(const BlockMatrix<Real>& matrix, const Call& call) {
+  switch (10 * matrix.values.shape[1] + matrix.values.shape[2]) {
+    case 11:
+      return call(constant<1>{}, constant<1>{});
+    case 22:
+      return call(constant<2>{}, constant<2>{});
+    case 23:
+      return call(constant<2>{}, constant<3>{});
+    case 32:
+      return call(constant<3>{}, constant<2>{});
     default:
-      return call(std::integral_constant<int, 0>{});
+      return call(constant<3>{}, constant<3>{});
   }
+}
+
+// call(r) for square blocks.
+template <class Call>
+void with_size(index size, const Call& call) {
+  if (size == 1) return call(constant<1>{});
+  if (size == 2) return call(constant<2>{});
+  call(constant<3>{});
 }
 
 }  // namespace
 
-void multiply(const BlockMatrix& matrix, View<const double, 3> x, View<double, 3> y) {
-  with_width(x.shape[2], [&](auto width) {
-    const index k = width > 0 ? width : x.shape[2];
-    sweep<width>(matrix, x,
-                 [&](index row, const double* u, const double*) { std::copy_n(u, 2 * k, y.data + 2 * k * row); });
-  });
-}
-
-void residual(const BlockMatrix& matrix, View<const double, 3> right_hand_side, View<const double, 3> x,
-              View<double, 3> r) {
-  with_width(x.shape[2], [&](auto width) {
-    const index k = width > 0 ? width : x.shape[2];
-    sweep<width>(matrix, x, [&](index row, const double* u, const double*) {
-      const double* b = right_hand_side.data + 2 * k * row;
-      double* out = r.data + 2 * k * row;
-      for (index j = 0; j < 2 * k; ++j) out[j] = b[j] - u[j];
+template <class Real>
+void multiply(const BlockMatrix<Real>& matrix, View<const Real, 3> x, View<Real, 3> y) {
+  const index k = x.shape[2];
+  with_block(matrix, [&](auto r, auto c) {
+    sweep<r, c>(matrix, x, [=](auto, index at, index, const auto* sum) {
+      for (int i = 0; i < r; ++i) store(y.data + at + i * k, sum[i]);
     });
   });
 }
 
-void smooth(const BlockMatrix& matrix, View<const double, 3> inverse_diagonal, View<const double, 3> right_hand_side,
-            View<const double, 3> x, View<double, 3> direction, double alpha, double beta, View<double, 3> x_new) {
-  with_width(x.shape[2], [&](auto width) {
-    const index k = width > 0 ? width : x.shape[2];
-    sweep<width>(matrix, x, [&](index row, const double* u, const double* v) {
-      const index at = 2 * k * row;
-      const double *bu = right_hand_side.data + at, *bv = bu + k;
-      const double *xu = x.data + at, *xv = xu + k;
-      const double* inverse = inverse_diagonal.data + 4 * row;
-      double *du = direction.data + at, *dv = du + k;
-      double *nu = x_new.data + at, *nv = nu + k;
-      for (index j = 0; j < k; ++j) {
-        const double ru = bu[j] - u[j], rv = bv[j] - v[j];
-        du[j] = alpha * du[j] + beta * (inverse[0] * ru + inverse[1] * rv);
-        dv[j] = alpha * dv[j] + beta * (inverse[2] * ru + inverse[3] * rv);
-        nu[j] = xu[j] + du[j];
-        nv[j] = xv[j] + dv[j];
+template <class Real>
+void add_product(const BlockMatrix<Real>& matrix, View<const Real, 3> b, Real sign, View<const Real, 3> x,
+                 View<Real, 3> y) {
+  const index k = x.shape[2];
+  with_block(matrix, [&](auto r, auto c) {
+    sweep<r, c>(matrix, x, [=](auto w, index at, index, const auto* sum) {
+      for (int i = 0; i < r; ++i, at += k) store(y.data + at, load<w>(b.data + at) + sign * sum[i]);
+    });
+  });
+}
+
+template <class Real>
+void smooth(const BlockMatrix<Real>& matrix, View<const Real, 3> inverse_diagonal, View<const Real, 3> b,
+            View<const Real, 3> x, View<Real, 3> direction, Real alpha, Real beta, View<Real, 3> x_new) {
+  const index k = x.shape[2];
+  with_size(x.shape[1], [&](auto r) {
+    sweep<r, r>(matrix, x, [=](auto w, index at, index row, const auto* sum) {
+      const Real* inverse = inverse_diagonal.data + r * r * row;
+      constexpr int size = r;
+      lanes<Real, w> step[size] = {};
+      for (int l = 0; l < size; ++l) {
+        const auto residual = load<w>(b.data + at + l * k) - sum[l];
+        for (int i = 0; i < size; ++i) step[i] += inverse[i * size + l] * residual;
+      }
+      for (int i = 0; i < size; ++i, at += k) {
+        const auto moved = alpha * load<w>(direction.data + at) + beta * step[i];
+        store(direction.data + at, moved);
+        store(x_new.data + at, load<w>(x.data + at) + moved);
       }
     });
   });
 }
+
+template <class Real>
+void smooth_from_zero(View<const Real, 3> inverse_diagonal, View<const Real, 3> b, View<Real, 3> direction, Real beta,
+                      View<Real, 3> x_new) {
+  const index k = b.shape[2];
+  with_size(b.shape[1], [&](auto r) {
+    for_ranges(b.shape[0], rows_per_thread, [&](index begin, index end) {
+      for (index row = begin; row < end; ++row) {
+        const Real* inverse = inverse_diagonal.data + r * r * row;
+        for (index j = 0; j < k; ++j) {
+          for (int i = 0; i < r; ++i) {
+            Real step = 0;
+            for (int l = 0; l < r; ++l) step += inverse[i * r + l] * b.data[k * (r * row + l) + j];
+            direction.data[k * (r * row + i) + j] = x_new.data[k * (r * row + i) + j] = beta * step;
+          }
+        }
+      }
+    });
+  });
+}
+
+template <class Real>
+void combine(View<const double, 1> a, View<const Real, 2> x, View<const double, 1> b, View<double, 2> y) {
+  const index k = x.shape[1];
+  for_ranges(x.shape[0], rows_per_thread, [&](index begin, index end) {
+    for_columns(k, [&](auto width, index first) {
+      std::array<double, width> of_x, of_y;
+      std::copy_n(a.data + first, int{width}, of_x.data());
+      std::copy_n(b.data + first, int{width}, of_y.data());
+      for (index row = begin; row < end; ++row) {
+        const Real* from = x.data + k * row + first;
+        double* to = y.data + k * row + first;
+        for (std::size_t j = 0; j < width; ++j) to[j] = of_x[j] * static_cast<double>(from[j]) + of_y[j] * to[j];
+      }
+    });
+  });
+}
+
+template <class Real>
+void dot(View<const double, 2> x, View<const Real, 2> y, View<double, 1> sums) {
+  const index n = x.shape[0], k = x.shape[1];
+  const index n_chunks = (n + rows_per_chunk - 1) / rows_per_chunk;
+  std::vector<double> of_chunk(static_cast<std::size_t>(n_chunks * k));
+  for_ranges(n_chunks, rows_per_thread / rows_per_chunk, [&](index begin, index end) {
+    for (index chunk = begin; chunk < end; ++chunk) {
+      for_columns(k, [&](auto width, index first) {
+        std::array<double, width> sum{};
+        for (index row = chunk * rows_per_chunk; row < std::min(n, (chunk + 1) * rows_per_chunk); ++row) {
+          const double* left = x.data + k * row + first;
+          const Real* right = y.data + k * row + first;
+          for (std::size_t j = 0; j < width; ++j) sum[j] += left[j] * static_cast<double>(right[j]);
+        }
+        std::copy_n(sum.data(), int{width}, of_chunk.data() + chunk * k + first);
+      });
+    }
+  });
+  std::fill_n(sums.data, k, 0.);
+  for (index chunk = 0; chunk < n_chunks; ++chunk) {
+    for (index j = 0; j < k; ++j) sums.data[j] += of_chunk[static_cast<std::size_t>(chunk * k + j)];
+  }
+}
+
+#define CHEMOMECH_INSTANTIATE(Real)                                                                                   \
+  template void multiply(const BlockMatrix<Real>&, View<const Real, 3>, View<Real, 3>);                               \
+  template void add_product(const BlockMatrix<Real>&, View<const Real, 3>, Real, View<const Real, 3>, View<Real, 3>); \
+  template void smooth(const BlockMatrix<Real>&, View<const Real, 3>, View<const Real, 3>, View<const Real, 3>,       \
+                       View<Real, 3>, Real, Real, View<Real, 3>);                                                     \
+  template void smooth_from_zero(View<const Real, 3>, View<const Real, 3>, View<Real, 3>, Real, View<Real, 3>);       \
+  template void combine(View<const double, 1>, View<const Real, 2>, View<const double, 1>, View<double, 2>);          \
+  template void dot(View<const double, 2>, View<const Real, 2>, View<double, 1>);
+CHEMOMECH_INSTANTIATE(float)
+CHEMOMECH_INSTANTIATE(double)
+#undef CHEMOMECH_INSTANTIATE
 
 }  // namespace chemomech::fem

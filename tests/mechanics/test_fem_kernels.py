@@ -209,9 +209,11 @@ x = rng.standard_normal((len(mesh.nodes), 2, 3))
 cells = np.arange(len(triangles), dtype=np.int32) // 2
 loads = _core.stress_loads(pattern, mesh.nodes, triangles, cells, rng.standard_normal((mesh.n_cells, 3, 2)))
 d = _core.cell_distortions(mesh.nodes, triangles, cells, mesh.n_cells, x)
-y = _core.block_multiply(pattern.indptr, pattern.indices, values, x)
+k = _core.BlockMatrix(pattern.indptr, pattern.indices, values, len(mesh.nodes))
+y = k.multiply(x)
+s = _core.dot(x.reshape(-1, 3), y.reshape(-1, 3))
 import hashlib
-print([hashlib.sha256(a.tobytes()).hexdigest() for a in (pattern.indices, values, loads, d, y)])
+print([hashlib.sha256(a.tobytes()).hexdigest() for a in (pattern.indices, values, loads, d, y, s)])
 """
 
 
@@ -231,24 +233,54 @@ def test_results_do_not_depend_on_the_number_of_threads(order):
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 4, 6, 8, 16])
-def test_solver_kernels_equal_scipy(k):
-    """Sums of a dozen products in another order: 1e-13 of the largest entry."""
+MATRICES = {np.float64: _core.BlockMatrix, np.float32: _core.BlockMatrix32}
+
+
+@pytest.mark.parametrize("dtype", MATRICES)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7, 8, 20])
+@pytest.mark.parametrize("block", [(1, 1), (2, 2), (2, 3), (3, 2), (3, 3)])
+def test_block_matrices_equal_scipy(block, k, dtype):
+    """Sums of two dozen products, some in another order: 100 roundings of the largest entry."""
     rng = np.random.default_rng(k)
-    mesh, nodes = distorted_mesh(40, 40)
-    bsr = matrix(nodes, mesh.triangles)
-    graph = bsr.indptr, bsr.indices, bsr.data
-    x, b, direction = rng.standard_normal((3, len(nodes), 2, k))
-    inverse = rng.standard_normal((len(nodes), 2, 2))
-    product = (bsr @ x.reshape(-1, k)).reshape(x.shape)
-    tolerance = 1e-13 * np.abs(product).max()
-    np.testing.assert_allclose(_core.block_multiply(*graph, x), product, atol=tolerance)
-    np.testing.assert_allclose(_core.residual(*graph, b, x), b - product, atol=tolerance)
-    expected = 0.3 * direction + 0.7 * np.einsum("nij,njk->nik", inverse, b - product)
-    out = np.full_like(x, np.nan)
-    assert _core.smooth(*graph, inverse, b, x, direction, 0.3, 0.7, out=out) is out
-    np.testing.assert_allclose(direction, expected, atol=5 * tolerance)
-    np.testing.assert_allclose(out, x + expected, atol=5 * tolerance)
+    shape = (300, 200) if block[0] != block[1] else (300, 300)
+    graph = sparse.random_array(shape, density=0.03, rng=rng, format="csr")
+    values = rng.standard_normal((graph.nnz, *block)).astype(dtype)
+    full = sparse.bsr_array((values.astype(float), graph.indices, graph.indptr), shape=np.multiply(shape, block))
+    held = MATRICES[dtype](graph.indptr.astype(np.int32), graph.indices.astype(np.int32), values, shape[1])
+    x = rng.standard_normal((shape[1], block[1], k)).astype(dtype)
+    b, direction = rng.standard_normal((2, shape[0], block[0], k)).astype(dtype)
+    product = (full @ x.reshape(-1, k).astype(float)).reshape(b.shape)
+    close = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * np.abs(product).max()}
+    np.testing.assert_allclose(held.multiply(x), product, **close)
+    np.testing.assert_allclose(held.add_product(b, -1.0, x), b - product, **close)
+    added = b.copy()
+    assert held.add_product(added, 1.0, x, out=added) is added
+    np.testing.assert_allclose(added, b + product, **close)
+    if shape[0] == shape[1]:
+        inverse = rng.standard_normal((shape[0], *block)).astype(dtype)
+        close["atol"] *= 10  # the diagonal's inverse mixes three residuals of a few times the product
+        out, step = np.full_like(x, np.nan), direction.copy()
+        held.smooth(inverse, b, x, step, 0.3, 0.7, out)
+        expected = 0.3 * direction + 0.7 * np.einsum("nij,njk->nik", inverse, b - product)
+        np.testing.assert_allclose(step, expected, **close)
+        np.testing.assert_allclose(out, x + expected, **close)
+        step[...] = np.nan
+        held.smooth(inverse, b, None, step, 0.0, 0.7, out)
+        np.testing.assert_allclose(step, 0.7 * np.einsum("nij,njk->nik", inverse, b), **close)
+        np.testing.assert_array_equal(out, step)
+
+
+@pytest.mark.parametrize("dtype", MATRICES)
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_sums_over_columns_equal_numpy(k, dtype):
+    """Long enough for several chunks; 5000 products round to about the square root of that many roundings."""
+    rng = np.random.default_rng(k)
+    y, x = rng.standard_normal((5000, k)), rng.standard_normal((5000, k)).astype(dtype)
+    a, b = rng.standard_normal((2, k))
+    np.testing.assert_allclose(_core.dot(y, x), (y * x).sum(axis=0), atol=1e-12 * 5000**0.5, rtol=1e-12)
+    combined = y.copy()
+    _core.combine(a, x, b, combined)
+    np.testing.assert_allclose(combined, a * x + b * y, atol=1e-14)
 
 
 def test_out_is_overwritten_whatever_it_held():
@@ -313,12 +345,24 @@ def test_refusals_of_cells_and_graphs():
         _core.cell_distortions(nodes, mesh.triangles, mesh.cells, 3, np.zeros((len(nodes), 2, 1)))
     k = matrix(nodes, mesh.triangles)
     x = np.zeros((len(nodes), 2, 1))
+    indptr, indices, values = k.indptr.copy(), k.indices.copy(), k.data
+    held = _core.BlockMatrix(indptr, indices, values, len(nodes))
+    assert not indptr.flags.writeable
+    assert not indices.flags.writeable
     with pytest.raises(ValueError, match="out and x must be different"):
-        _core.block_multiply(k.indptr, k.indices, k.data, x, out=x)
+        held.multiply(x, out=x)
+    with pytest.raises(ValueError, match=r"x must have shape \(25, 2, any\), got \(24, 2, 1\)"):
+        held.multiply(x[:-1])
+    with pytest.raises(ValueError, match="x, direction and out must be different"):
+        held.smooth(np.zeros((25, 2, 2)), x.copy(), x, x, 0.0, 1.0, np.empty_like(x))
     with pytest.raises(ValueError, match="indptr must ascend"):
-        _core.block_multiply(k.indptr[::-1].copy(), k.indices, k.data, x)
+        _core.BlockMatrix(indptr[::-1].copy(), indices, values, len(nodes))
     with pytest.raises(ValueError, match="indices must be in"):
-        _core.block_multiply(k.indptr, k.indices + np.int32(1), k.data, x)
+        _core.BlockMatrix(indptr, indices + np.int32(1), values, len(nodes))
+    with pytest.raises(ValueError, match="blocks must be 1 x 1, 2 x 2"):
+        _core.BlockMatrix(indptr, indices, np.zeros((len(indices), 2, 1)), len(nodes))
+    with pytest.raises(TypeError, match="values must have dtype float32, got float64"):
+        _core.BlockMatrix32(indptr, indices, values, len(nodes))
 
 
 def test_an_unbuilt_simd_level_is_refused_in_one_line():

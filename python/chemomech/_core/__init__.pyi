@@ -99,44 +99,81 @@ def cell_distortions(
     displacement : (n_nodes, 2, k), nm.
     """
 
-def block_multiply(
-    indptr: NDArray[np.int32],
-    indices: NDArray[np.int32],
-    values: NDArray[np.float64],
-    x: NDArray[np.float64],
-    out: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """K x, (n, 2, k), for the block CSR matrix K of (n_blocks, 2, 2) values and x (n, 2, k)."""
+class BlockMatrix:
+    """A block CSR matrix K times vectors (n, size of a block, k) of k columns.
 
-def residual(
-    indptr: NDArray[np.int32],
-    indices: NDArray[np.int32],
-    values: NDArray[np.float64],
-    right_hand_side: NDArray[np.float64],
-    x: NDArray[np.float64],
-    out: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """right_hand_side - K x, (n, 2, k); ``out`` may be ``right_hand_side``."""
-
-def smooth(
-    indptr: NDArray[np.int32],
-    indices: NDArray[np.int32],
-    values: NDArray[np.float64],
-    inverse_diagonal: NDArray[np.float64],
-    right_hand_side: NDArray[np.float64],
-    x: NDArray[np.float64],
-    direction: NDArray[np.float64],
-    alpha: float,
-    beta: float,
-    out: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """One step of a Chebyshev or (alpha = 0) damped block Jacobi smoother in one pass over K; returns the new x.
-
-    direction <- alpha direction + beta D^-1 (right_hand_side - K x), in place; x_new = x + direction.
+    The arrays are kept, not copied; ``indptr`` and ``indices`` are checked here, once, and made read-only.
 
     Parameters
     ----------
-    inverse_diagonal : (n, 2, 2), D^-1.
-    right_hand_side, x, direction : (n, 2, k).
-    out : (n, 2, k), another array than x.
+    indptr : (n_rows + 1,).
+    indices : (n_blocks,) columns of the blocks.
+    values : (n_blocks, r, c), blocks of 1 x 1, 2 x 2, 2 x 3, 3 x 2 or 3 x 3.
+    n_columns : number of block columns.
+
+    Raises
+    ------
+    TypeError : a wrong dtype.
+    ValueError : a shape that does not fit, or a graph that is none.
     """
+
+    def __init__(
+        self, indptr: NDArray[np.int32], indices: NDArray[np.int32], values: NDArray[np.float64], n_columns: int
+    ) -> None: ...
+    def multiply(self, x: NDArray[np.float64], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """K x, (n_rows, r, k), of x (n_columns, c, k)."""
+    def add_product(
+        self, b: NDArray[np.float64], sign: float, x: NDArray[np.float64], out: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """b + sign K x, (n_rows, r, k); ``out`` may be ``b``."""
+    def smooth(
+        self,
+        inverse_diagonal: NDArray[np.float64],
+        b: NDArray[np.float64],
+        x: NDArray[np.float64] | None,
+        direction: NDArray[np.float64],
+        alpha: float,
+        beta: float,
+        out: NDArray[np.float64],
+    ) -> None:
+        """One step of a Chebyshev or (alpha = 0) damped block Jacobi smoother in one pass over K.
+
+        direction <- alpha direction + beta D^-1 (b - K x), in place; out = x + direction.
+
+        Parameters
+        ----------
+        inverse_diagonal : (n_rows, r, r), D^-1.
+        b, x, direction, out : (n_rows, r, k), different arrays. x may be None, which is zero; then alpha is not used.
+        """
+
+class BlockMatrix32:
+    """`BlockMatrix` in single precision, for preconditioners."""
+
+    def __init__(
+        self, indptr: NDArray[np.int32], indices: NDArray[np.int32], values: NDArray[np.float32], n_columns: int
+    ) -> None: ...
+    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]: ...
+    def add_product(
+        self, b: NDArray[np.float32], sign: float, x: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]: ...
+    def smooth(
+        self,
+        inverse_diagonal: NDArray[np.float32],
+        b: NDArray[np.float32],
+        x: NDArray[np.float32] | None,
+        direction: NDArray[np.float32],
+        alpha: float,
+        beta: float,
+        out: NDArray[np.float32],
+    ) -> None: ...
+
+def combine(
+    a: NDArray[np.float64],
+    x: NDArray[np.float64] | NDArray[np.float32],
+    b: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> None:
+    """y <- a x + b y, in place and column by column, for x, y (n, k) and a, b (k,)."""
+
+def dot(x: NDArray[np.float64], y: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sums (k,) over rows of x y, both (n, k); the same to the bit for any number of threads."""
