@@ -12,7 +12,8 @@ LAYERS = [
     {"phasefield"},
     {"learn"},
     {"parallel", "io", "report"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 MAY_USE_SIBLING = {("report", "io")}
