@@ -103,7 +103,7 @@ def spoiled(value):
             lambda file, group: file.attrs.__setitem__("schema", "reaction-video/1"),
             "schema is 'reaction-video/1', expected",
         ),
-        (lambda file, group: file.attrs.__delitem__("schema"), "schema is None, expected 'correlative-stack/1'"),
+        (lambda file, group: file.attrs.__delitem__("schema"), "schema is missing, expected 'correlative-stack/1'"),
         (lambda file, group: file.__delitem__("particles"), "/particles is missing or empty"),
         (nothing("theta"), "/particles/P/theta is missing"),
         (nothing("mask"), "/particles/P/mask is missing"),

@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ import numpy as np
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
+from chemomech.io.hdf5 import text
 from chemomech.units import to_internal
 
 #: Spellings met in instrument files: the unit `chemomech.units` knows, and the multiple of it.
@@ -68,33 +67,6 @@ def unit_scale(unit: object, *, quantity: str, where: str) -> float:
         return _ENERGY_EV[name.lower()]
     known, multiple = _SPELLING.get(name, _SPELLING.get(name.lower(), (name, 1.0)))
     return multiple * to_internal(known, quantity=quantity, where=where)
-
-
-def text(value: Any) -> str:
-    """Text of an attribute or a scalar dataset, whichever way the writer stored it."""
-    if isinstance(value, h5py.Dataset):
-        value = value[()]
-    if isinstance(value, np.ndarray):
-        value = value.ravel()[0] if value.size else ""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def existing(path: str | Path) -> Path:
-    """The path, once something is there."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    return path
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """The open file; what cannot be read of it, at once or later in the block, is refused in one line."""
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
 
 
 def read_array(group: h5py.Group, key: str, path: Path, *, rank: int) -> Float:

@@ -8,15 +8,13 @@ import numpy as np
 
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
+from chemomech.io.hdf5 import existing, open_hdf5, text
 from chemomech.io.microscopes import (
-    existing,
-    open_hdf5,
     read_array,
     read_sidecar,
     read_signals,
     read_tiff,
     sidecar_number,
-    text,
     unit_scale,
 )
 from chemomech.observe.diffraction import LatticeMaps

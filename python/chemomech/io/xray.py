@@ -8,16 +8,14 @@ import numpy as np
 
 from chemomech.arrays import Bool, Float, require_shape
 from chemomech.errors import InputError
+from chemomech.io.hdf5 import existing, open_hdf5, text
 from chemomech.io.microscopes import (
-    existing,
-    open_hdf5,
     read_array,
     read_sidecar,
     read_signals,
     read_tiff,
     sidecar_number,
     sidecar_numbers,
-    text,
     unit_scale,
 )
 
