@@ -11,8 +11,10 @@
 namespace chemomech::fem {
 namespace {
 
-constexpr index rows_per_thread = 16384;
-constexpr index rows_per_chunk = 2048;
+// Work for about a millisecond each, which waiting for another thread does not spoil: rows of a matrix, and of vectors.
+constexpr index rows_per_thread = 1 << 15;
+constexpr index vector_rows_per_thread = 1 << 18;
+constexpr index rows_per_chunk = 1 << 11;  // of a sum
 constexpr index rows_at_once = 64;
 constexpr index prefetch_distance = 12;  // blocks: about one row ahead
 
@@ -186,7 +188,7 @@ void smooth_from_zero(View<const Real, 3> inverse_diagonal, View<const Real, 3> 
 template <class Real>
 void combine(View<const double, 1> a, View<const Real, 2> x, View<const double, 1> b, View<double, 2> y) {
   const index k = x.shape[1];
-  for_ranges(x.shape[0], rows_per_thread, [&](index begin, index end) {
+  for_ranges(x.shape[0], vector_rows_per_thread, [&](index begin, index end) {
     for_columns(k, [&](auto width, index first) {
       std::array<double, width> of_x, of_y;
       std::copy_n(a.data + first, int{width}, of_x.data());
@@ -205,7 +207,7 @@ void dot(View<const double, 2> x, View<const Real, 2> y, View<double, 1> sums) {
   const index n = x.shape[0], k = x.shape[1];
   const index n_chunks = (n + rows_per_chunk - 1) / rows_per_chunk;
   std::vector<double> of_chunk(static_cast<std::size_t>(n_chunks * k));
-  for_ranges(n_chunks, rows_per_thread / rows_per_chunk, [&](index begin, index end) {
+  for_ranges(n_chunks, vector_rows_per_thread / rows_per_chunk, [&](index begin, index end) {
     for (index chunk = begin; chunk < end; ++chunk) {
       for_columns(k, [&](auto width, index first) {
         std::array<double, width> sum{};

@@ -16,8 +16,10 @@ from chemomech.mechanics.mesh import Mesh
 from chemomech.mechanics.multigrid import Multigrid
 from chemomech.sparse import factorise
 
-#: Above this many nodes iterating takes less time and memory than factorising (bench/README.md).
-_DIRECT_NODES = 100_000
+#: Above this many nodes (4 a pixel) iterating takes less time than factorising. One thread, the whole of learning a law
+#: (12 to 40 right-hand sides): direct 0.18, 0.41, 1.0, 5.5 s and multigrid 0.24, 0.30, 0.58, 2.1 s at 2500, 5000, 1e4
+#: and 4e4 pixels.
+_DIRECT_NODES = 20_000
 #: Relative residual at which the iteration stops. The learned law and its errors then differ from the exact solution's
 #: by 2e-8 of themselves, and the strain by 1e-9 (1e4 and 4e4 pixels, order 2, with and without noise; 1e-6 leaves 7e-7
 #: in the law, 1e-5 leaves 4e-6).
