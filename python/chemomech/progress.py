@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+#: Of the whole process, so that a bar inside another is drawn below it.
+_CONSOLE = Console(file=sys.stderr)
+
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
@@ -16,8 +19,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     ...     for _ in range(2):
     ...         advance()
     """
-    console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=_CONSOLE, transient=True, disable=not _CONSOLE.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)

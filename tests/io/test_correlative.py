@@ -31,7 +31,7 @@ def test_what_is_written_is_read(stack):
     np.testing.assert_array_equal(maps.mask, original.mask)
     np.testing.assert_array_equal(maps.composition, original.composition)
     np.testing.assert_allclose(maps.distortion, original.distortion, atol=1e-15)
-    assert maps.reference_angstrom == original.reference_angstrom
+    assert maps.reference_nm == pytest.approx(original.reference_nm)
 
 
 def test_uncertainties_and_attributes_are_written(tmp_path):

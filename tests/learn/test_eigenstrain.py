@@ -141,6 +141,15 @@ def test_uncertainty_maps_replace_the_estimate(noisy):
     assert expansion_error(law, OTHER_LAW)[0] < 0.02
 
 
+def test_one_particles_uncertainty_is_its_own(noisy):
+    """The others keep the noise of their own maps: a law that trusts them as before."""
+    doubtful = {name: np.full(noisy[0].mask.shape, 0.1) for name in ("aa", "cc", "ac")}
+    result = learn_eigenstrain([replace(noisy[0], uncertainty=doubtful), *noisy[1:]], order=2, models=("M1",))
+    assert result.noise["aa"] == pytest.approx(0.002, rel=0.1)
+    without = learn_eigenstrain(noisy[1:], order=2, models=("M1",))
+    np.testing.assert_allclose(result.laws["M1"].coefficients, without.laws["M1"].coefficients, rtol=0.01, atol=2e-6)
+
+
 def test_held_out_particles_take_no_part(noisy):
     result = learn_eigenstrain(noisy, test=("P3",), models=("M1",))
     assert result.particles["P3"].held_out
@@ -174,6 +183,9 @@ def test_strains_add_up(noisy):
         ({"test": ("P9",)}, "test particle 'P9' is not among P0, P1, P2, P3"),
         ({"test": ("P0", "P1", "P2", "P3")}, "every particle is a test particle"),
         ({"models": ("M7",)}, "models must be M0, M1 or both, got M7"),
+        ({"boundary": "Dirichlet"}, "boundary must be free or dirichlet, got 'Dirichlet'"),
+        ({"misfit": "stress"}, "misfit must be strain or displacement, got 'stress'"),
+        ({"order": 2.0}, "order must be auto or an integer from 1 to 12, got 2.0"),
     ],
 )
 def test_refusals(noisy, options, message):

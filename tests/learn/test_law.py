@@ -5,7 +5,7 @@ import pytest
 from scipy.special import eval_legendre
 
 from chemomech.errors import InputError
-from chemomech.learn.law import EigenstrainLaw, shifted_legendre, shifted_legendre_slope
+from chemomech.learn.law import EigenstrainLaw, shifted_legendre, shifted_legendre_derivative
 
 X = np.linspace(-0.1, 1.1, 13)
 
@@ -19,7 +19,7 @@ def test_slopes_are_derivatives():
     """Central differences err by h^2 / 6 times a third derivative below 2000: 4e-8 at h = 1e-5, and rounding 1e-10."""
     h = 1e-5
     expected = (shifted_legendre(X + h, 5, 0.01) - shifted_legendre(X - h, 5, 0.01)) / (2 * h)
-    np.testing.assert_allclose(shifted_legendre_slope(X, 5, 0.01), expected, atol=1e-6)
+    np.testing.assert_allclose(shifted_legendre_derivative(X, 5, 0.01), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])

@@ -52,12 +52,16 @@ def learn(
 
 def summarise(result: EigenstrainResult, output: Path) -> None:
     """Log the law in a line for each axis, the warnings, and where the report is."""
-    model = max(result.laws)
-    law = result.laws[model]
+    law = result.laws[result.main]
     for i, axis in enumerate("ac"):
         slope, band = law.derivative(0.5)[i], law.derivative_band(0.5)[i]
         log.info(
-            "%s, order %d: d eps_%s/dX = %+.5f +- %.5f (95 %%) at X = 0.5", model, law.order, axis * 2, slope, band
+            "%s, order %d: d eps_%s/dX = %+.5f +- %.5f (95 %%) at X = 0.5",
+            result.main,
+            law.order,
+            axis * 2,
+            slope,
+            band,
         )
     for warning in result.warnings:
         log.warning("warning: %s", warning)

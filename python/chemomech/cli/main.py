@@ -44,13 +44,13 @@ def run(arguments: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(arguments, prog_name="chemomech", standalone_mode=False)
-    except (InputError, ConvergenceError, TyperException, OSError, MemoryError) as error:
+    except (InputError, ConvergenceError, TyperException, MemoryError) as error:
         if debug:
             raise
         text = error.format_message() if isinstance(error, TyperException) else str(error) or "out of memory"
         print(f"chemomech: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("chemomech: interrupted; nothing was written", file=sys.stderr)
+        print("chemomech: interrupted; no file was left half-written", file=sys.stderr)
         sys.exit(130)
     sys.exit(code or 0)

@@ -36,7 +36,7 @@ def read_stack(path: str | Path) -> list[CorrelativeMaps]:
     particles = []
     with open_hdf5(path) as file:
         for name, group in particle_groups(file, SCHEMA, path).items():
-            lattice, reference_angstrom = read_lattice(group, path)
+            lattice, reference_nm = read_lattice(group, path)
             composition, deviation = _map_and_deviation(group, "composition", "fraction", lattice.mask, path)
             uncertainty = dict(lattice.uncertainty)
             if deviation is not None:
@@ -48,7 +48,7 @@ def read_stack(path: str | Path) -> list[CorrelativeMaps]:
                     mask=lattice.mask,
                     composition=composition,
                     distortion=lattice.distortion,
-                    reference_angstrom=reference_angstrom,
+                    reference_nm=reference_nm,
                     uncertainty=uncertainty,
                     source=str(path),
                 )
@@ -57,18 +57,17 @@ def read_stack(path: str | Path) -> list[CorrelativeMaps]:
 
 
 def read_lattice(group: h5py.Group, path: Path) -> tuple[LatticeMaps, tuple[float, float]]:
-    """Lattice maps of one group, and the lattice parameters a and c (Angstrom) that the strains are relative to.
+    """Lattice maps of one group, and the lattice parameters a and c (nm) that the strains are relative to.
 
     Raises
     ------
     InputError : something is missing or unusable.
     """
     mask = _mask(group, path)
-    a_reference, c_reference = (number(group, key, path) for key in ("a_ref_angstrom", "c_ref_angstrom"))
+    a_nm, c_nm = (_ANGSTROM_NM * number(group, key, path) for key in ("a_ref_angstrom", "c_ref_angstrom"))
     fields, deviations = {}, {}
     for key, quantity in _LATTICE.items():
         fields[key], deviations[key] = _map_and_deviation(group, key, quantity, mask, path)
-    a_nm, c_nm = a_reference * _ANGSTROM_NM, c_reference * _ANGSTROM_NM
     try:
         distortion = lattice_distortion(
             fields["a"], fields["c"], fields["gamma"], fields["theta"], a_reference_nm=a_nm, c_reference_nm=c_nm
@@ -84,7 +83,7 @@ def read_lattice(group: h5py.Group, path: Path) -> tuple[LatticeMaps, tuple[floa
         uncertainty={channel: factor * values for channel, factor, values in measured if values is not None},
         source=f"{path}: {group.name}",
     )
-    return lattice, (a_reference, c_reference)
+    return lattice, (a_nm, c_nm)
 
 
 def write_stack(
@@ -100,7 +99,7 @@ def write_stack(
         file.attrs["schema"] = SCHEMA
         for maps in particles:
             group = file.create_group(f"particles/{maps.name}")
-            a_reference, c_reference = maps.reference_angstrom
+            a_reference, c_reference = (length / _ANGSTROM_NM for length in maps.reference_nm)
             group.attrs["pixel_size_nm"] = maps.pixel_size_nm
             group.attrs["a_ref_angstrom"], group.attrs["c_ref_angstrom"] = a_reference, c_reference
             group.attrs.update((attributes or {}).get(maps.name, {}))

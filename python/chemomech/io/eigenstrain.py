@@ -10,6 +10,7 @@ import numpy as np
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
+from chemomech.io.hdf5 import dataset, existing, open_hdf5, text
 from chemomech.learn.eigenstrain import EigenstrainResult, Uncertainty
 from chemomech.learn.law import EigenstrainLaw
 
@@ -53,14 +54,12 @@ def read_law(path: str | Path, model: str = "M1") -> EigenstrainLaw:
 
     >>> law = read_law("out/result.h5")
     """
-    try:
-        with h5py.File(path) as file:
-            if file.attrs.get("schema") != SCHEMA or f"laws/{model}" not in file:
-                raise InputError(f"{path}: no law {model} of schema {SCHEMA!r} in this file")
-            group = file[f"laws/{model}"]
-            return EigenstrainLaw(group["legendre"][...], group["covariance"][...])
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
+    path = existing(path)
+    with open_hdf5(path) as file:
+        if text(file.attrs.get("schema", "")) != SCHEMA or f"laws/{model}" not in file:
+            raise InputError(f"{path}: no law {model} of schema {SCHEMA!r} in this file")
+        group = file[f"laws/{model}"]
+        return EigenstrainLaw(*(dataset(group, key, path)[...] for key in ("legendre", "covariance")))
 
 
 def _summary(result: EigenstrainResult) -> dict[str, Any]:

@@ -43,10 +43,11 @@ def particle_groups(file: h5py.File, schema: str, path: Path) -> dict[str, h5py.
     group = file.get("particles")
     if not isinstance(group, h5py.Group) or not len(group):
         raise InputError(f"{path}: /particles is missing or empty; it holds one group per particle")
-    for name, particle in group.items():
+    particles = {name: group.get(name) for name in group}
+    for name, particle in particles.items():
         if not isinstance(particle, h5py.Group):
             raise InputError(f"{path}: /particles/{name} must be a group, one per particle")
-    return dict(group.items())
+    return particles
 
 
 def dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:

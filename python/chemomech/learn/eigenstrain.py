@@ -6,7 +6,7 @@ sections II, V and VII). Both laws share their order, which is chosen on held-ou
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from chemomech.learn.least_squares import (
     build_design,
     choose_order,
     fit,
+    heterogeneity,
     plain_covariance,
     propagated_covariance,
+    reference_offset,
 )
 from chemomech.learn.observation import Boundary, DirectRegression, Equilibrium, Observation, View
 from chemomech.mechanics.compatibility import incompatibility
@@ -31,18 +33,23 @@ from chemomech.observe.maps import CHANNELS, CorrelativeMaps
 from chemomech.observe.noise import white_noise
 from chemomech.progress import progress
 
+_QUANTITIES = ("composition", *CHANNELS)
 #: Orders compared when the order is chosen automatically.
-HIGHEST_ORDER = 5
+_AUTO_ORDERS = range(1, 6)
 #: Beyond this a polynomial follows the noise of any map.
 _LARGEST_ORDER = 12
 #: Strain noise below this is not measurable; it keeps the weights of noise-free synthetic maps finite.
 _LEAST_STRAIN_NOISE = 1e-6
 #: Above this ratio of residual to noise variance the model leaves something out and noise alone cannot give the errors.
 _UNEXPLAINED_RATIO = 1.25
+#: Particles that differ more than noise makes them with this probability are drawn again to find the errors.
+_UNLIKELY = 0.05
 #: The law is an extrapolation where no more than this share of the pixels goes further, noise left out.
 _FEW_PIXELS = 0.01
-#: A mean residual strain larger than this (and than five standard errors) points to the lattice reference.
-_SUSPICIOUS_OFFSET = 3e-4
+#: A constant strain beside the law of more standard errors than this points to the lattice reference.
+_SUSPICIOUS_ERRORS = 5
+#: Share of pixels at exactly 0 or 1 that gives a clipped composition away.
+_CLIPPED = 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +110,7 @@ class EigenstrainResult:
     laws : by model.
     uncertainty : by model, the covariances and which of them the law carries.
     model_error : by model, mean Frobenius norm of the residual strain over the pixels of all particles.
-    noise : standard deviation of "composition", "aa", "cc", "ac", "rotation" (medians where it varies over a map).
+    noise : median standard deviation of "composition", "aa", "cc", "ac", "rotation" over all pixels.
     particles : by name.
     boundary, misfit : as asked for.
     warnings : what a careful reader of the result should look at first.
@@ -119,6 +126,11 @@ class EigenstrainResult:
     boundary: Boundary
     misfit: View
     warnings: list[str]
+
+    @property
+    def main(self) -> str:
+        """The model whose law is the result: M1 where it was fitted."""
+        return max(self.laws)
 
 
 def learn_eigenstrain(
@@ -142,28 +154,30 @@ def learn_eigenstrain(
     boundary : "free" for traction-free edges, "dirichlet" to hold the edge at the measured displacement.
     misfit : "strain" compares strains (white noise, the rotation is not read), "displacement" the displacement
         integrated from strain and rotation.
-    models : "M1", or "M0" and "M1".
+    models : any of "M0" and "M1"; the order and the residual maps are those of M1 where it is among them.
     stiffness_GPa : (6, 6) Voigt; the mean of LiFePO4 and FePO4 by default.
 
     Raises
     ------
-    InputError : unusable maps or names, or a composition that varies too little to determine the law.
+    InputError : unusable maps or options, or a composition that varies too little to determine the law.
+    ConvergenceError : an iterative solution stopped before its tolerance.
 
     >>> result = learn_eigenstrain(read_stack("maps.h5"))
     >>> result.laws["M1"].derivative(0.5)
     array([0.049, -0.0196])
     """
-    _check_arguments(particles, order, test, models)
+    _check_arguments(particles, order, test, boundary, misfit, models)
     main = "M1" if "M1" in models else "M0"
-    noise = _noise(particles)
+    deviations = _deviations(particles)
+    noise = dict(zip(_QUANTITIES, np.median(np.concatenate(list(deviations.values())), axis=0).tolist(), strict=True))
     stiffness = plane_stress(stiffness_GPa)
-    highest = HIGHEST_ORDER if order == "auto" else order
+    highest = max(_AUTO_ORDERS) if order == "auto" else order
     designs: dict[str, dict[str, Design]] = {model: {} for model in models}
     views: list[View] = ["strain", "displacement"] if order == "auto" or misfit == "displacement" else ["strain"]
     with progress("particles", len(particles)) as advance:
         for maps in particles:
-            deviation = _deviation(maps, noise)
-            composition, x_deviation, deviation = maps.composition[maps.mask], deviation[:, 0], deviation[:, 1:]
+            composition = maps.composition[maps.mask]
+            x_deviation, deviation = deviations[maps.name][:, 0], deviations[maps.name][:, 1:]
             for model in models:
                 observation: Observation = (
                     DirectRegression(maps)
@@ -179,13 +193,11 @@ def learn_eigenstrain(
     selection: list[OrderScore] = []
     if order == "auto":
         held_out = [designs[main][name] for name in test]
-        order, selection = choose_order(fitted[main], held_out, range(1, HIGHEST_ORDER + 1))
+        order, selection = choose_order(fitted[main], held_out, _AUTO_ORDERS)
 
-    laws, uncertainty = {}, {}
-    for model in models:
-        solution = fit(fitted[model], order)
-        uncertainty[model] = _uncertainty(fitted[model], solution)
-        laws[model] = EigenstrainLaw(solution.coefficients, uncertainty[model].covariance)
+    solutions = {model: fit(fitted[model], order) for model in models}
+    uncertainty = {model: _uncertainty(fitted[model], solutions[model]) for model in models}
+    laws = {model: EigenstrainLaw(solutions[model].coefficients, uncertainty[model].covariance) for model in models}
 
     return EigenstrainResult(
         order=order,
@@ -202,14 +214,23 @@ def learn_eigenstrain(
         misfit=misfit,
         warnings=[
             *_extrapolation([maps for maps in particles if maps.name not in test], noise["composition"]),
-            *_unexplained(fitted[main], laws[main], uncertainty[main], main),
+            *_clipping(particles),
+            *_unexplained(fitted[main], solutions[main], uncertainty[main], main),
         ],
     )
 
 
 def _check_arguments(
-    particles: Sequence[CorrelativeMaps], order: int | str, test: Sequence[str], models: Sequence[str]
+    particles: Sequence[CorrelativeMaps],
+    order: object,
+    test: Sequence[str],
+    boundary: str,
+    misfit: str,
+    models: Sequence[str],
 ) -> None:
+    for option, value, allowed in (("boundary", boundary, get_args(Boundary)), ("misfit", misfit, get_args(View))):
+        if value not in allowed:
+            raise InputError(f"{option} must be {' or '.join(allowed)}, got {value!r}")
     names = [maps.name for maps in particles]
     if not names:
         raise InputError("there is no particle to learn from")
@@ -226,39 +247,34 @@ def _check_arguments(
     if order == "auto":
         if n_fitted == 1 and not test:
             raise InputError("choosing the order needs a second particle to judge it; give the order")
-    elif isinstance(order, str) or not 1 <= order <= _LARGEST_ORDER:
+    elif not isinstance(order, int) or not 1 <= order <= _LARGEST_ORDER:
         raise InputError(f"order must be auto or an integer from 1 to {_LARGEST_ORDER}, got {order}")
 
 
-def _noise(particles: Sequence[CorrelativeMaps]) -> dict[str, float]:
-    """Standard deviation of each quantity: the median of what was given, else estimated from the maps."""
-    masks = [maps.mask for maps in particles]
-    noise = {}
-    for i, name in enumerate(("composition", *CHANNELS)):
-        given = [maps.uncertainty[name][maps.mask] for maps in particles if name in maps.uncertainty]
-        if given:
-            noise[name] = float(np.median(np.concatenate(given)))
-            continue
-        fields = [maps.composition if i == 0 else maps.distortion[..., i - 1] for maps in particles]
-        noise[name] = white_noise(fields, masks, name)
+def _deviations(particles: Sequence[CorrelativeMaps]) -> dict[str, Float]:
+    """Standard deviations (n_pixels, 5) of the composition and the four channels, by particle.
+
+    A channel without an uncertainty gets the white noise of the maps that have none.
+    """
+    columns: dict[str, list[Float]] = {maps.name: [] for maps in particles}
+    for i, name in enumerate(_QUANTITIES):
+        silent = [maps for maps in particles if name not in maps.uncertainty]
+        estimate = 0.0
+        if silent:
+            fields = [maps.composition if i == 0 else maps.distortion[..., i - 1] for maps in silent]
+            estimate = white_noise(fields, [maps.mask for maps in silent], name)
         if i > 0:
-            noise[name] = max(noise[name], _LEAST_STRAIN_NOISE)
-    return noise
-
-
-def _deviation(maps: CorrelativeMaps, noise: dict[str, float]) -> Float:
-    """Standard deviations (n_pixels, 5) of the composition and the four channels."""
-    n_pixels = int(maps.mask.sum())
-    columns = [
-        maps.uncertainty[name][maps.mask] if name in maps.uncertainty else np.full(n_pixels, noise[name])
-        for name in ("composition", *CHANNELS)
-    ]
-    return np.column_stack(columns)
+            estimate = max(estimate, _LEAST_STRAIN_NOISE)
+        for maps in particles:
+            given = maps.uncertainty.get(name, np.full(maps.mask.shape, estimate))
+            columns[maps.name].append(given[maps.mask])
+    return {name: np.column_stack(channels) for name, channels in columns.items()}
 
 
 def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
     """All covariances of a fit and the one that its residual allows to trust."""
-    ratio = float(np.mean([design.equations["strain"].loss(solution.coefficients) for design in designs]))
+    ratio = float(np.mean([d.equations["strain"].unexplained_ratio(solution.coefficients) for d in designs]))
+    chance = heterogeneity(designs, solution)
     estimates: dict[str, Float] = {
         "plain": plain_covariance(designs, solution.coefficients.shape[1]),
         "propagated": propagated_covariance(designs, solution),
@@ -266,9 +282,12 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
     bootstrap = bootstrap_covariance(designs, solution.coefficients.shape[1])
     if bootstrap is not None:
         estimates["particle bootstrap"] = bootstrap
-    residual = f"the residual strain has {ratio:.2f} times the variance of the measurement noise"
-    if ratio <= _UNEXPLAINED_RATIO:
-        return Uncertainty(estimates, "propagated", f"{residual}: noise alone explains it", 1.0, ratio)
+    residual = (
+        f"the residual strain has {ratio:.2f} times the variance of the measurement noise, and noise alone makes "
+        f"particles differ this much with probability {chance:.2g}"
+    )
+    if ratio <= _UNEXPLAINED_RATIO and chance >= _UNLIKELY:
+        return Uncertainty(estimates, "propagated", f"{residual}: it explains them", 1.0, ratio)
     if bootstrap is not None:
         reason = f"{residual}: the model leaves strain out, which only the spread between particles shows"
         return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio)
@@ -276,7 +295,7 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
         f"{residual} and there are fewer than three particles to draw from: "
         "the propagated covariance is widened by that factor and is still too narrow where the residual is correlated"
     )
-    return Uncertainty(estimates, "propagated", reason, ratio, ratio)
+    return Uncertainty(estimates, "propagated", reason, max(ratio, 1.0), ratio)
 
 
 def _model_error(designs: Iterable[Design], law: EigenstrainLaw) -> float:
@@ -286,10 +305,10 @@ def _model_error(designs: Iterable[Design], law: EigenstrainLaw) -> float:
 
 
 def _particle_result(maps: CorrelativeMaps, design: Design, law: EigenstrainLaw, held_out: bool) -> ParticleResult:
-    total = design.total_strain(law.coefficients)
-    coherency = total.copy()
+    unexplained = design.strain - design.total_strain(law.coefficients)
+    coherency = maps.distortion[maps.mask][:, :3] - unexplained
     coherency[:, :2] -= design.eigenstrain(law.coefficients)
-    residual = maps.to_map(design.strain - total)
+    residual = maps.to_map(unexplained)
     field = incompatibility(residual, maps.mask, maps.pixel_size_nm)
     defined = field[np.isfinite(field)]
     return ParticleResult(
@@ -311,17 +330,22 @@ def _extrapolation(particles: Sequence[CorrelativeMaps], noise: float) -> list[s
     return [f"the maps hold compositions from {max(low, 0):.2f} to {min(high, 1):.2f}; beyond, the law is extrapolated"]
 
 
-def _unexplained(designs: Sequence[Design], law: EigenstrainLaw, uncertainty: Uncertainty, model: str) -> list[str]:
-    notes = []
-    if uncertainty.unexplained_ratio > _UNEXPLAINED_RATIO:
-        notes.append(f"{model}: {uncertainty.reason}")
-    residual = np.concatenate([design.strain - design.total_strain(law.coefficients) for design in designs])[:, :2]
-    for name, offset, error in zip(
-        "ac", residual.mean(axis=0), residual.std(axis=0) / len(residual) ** 0.5, strict=True
-    ):
-        if abs(offset) > max(_SUSPICIOUS_OFFSET, 5 * error):
+def _clipping(particles: Sequence[CorrelativeMaps]) -> list[str]:
+    """A warning when noise at the ends of 0..1 was cut off, which steepens the law."""
+    composition = np.concatenate([maps.composition[maps.mask] for maps in particles])
+    if min(np.mean(composition == 0.0), np.mean(composition == 1.0)) < _CLIPPED:
+        return []
+    return ["many pixels have a composition of exactly 0 or 1: give the noisy values; clipping them biases the law"]
+
+
+def _unexplained(designs: Sequence[Design], solution: Fit, uncertainty: Uncertainty, model: str) -> list[str]:
+    notes = [] if uncertainty.used == "propagated" and uncertainty.widening == 1 else [f"{model}: {uncertainty.reason}"]
+    offset, error = reference_offset(designs, solution)
+    error = error * max(uncertainty.unexplained_ratio, 1) ** 0.5
+    for name, value, deviation in zip("ac", offset, error, strict=True):
+        if abs(value) > _SUSPICIOUS_ERRORS * deviation:
             notes.append(
-                f"the measured strain along {name} lies {offset:+.1e} from the law on average: "
-                f"check {name}_ref_angstrom, the lattice parameter of LiFePO4"
+                f"beside the law the strain along {name} holds a constant of {value:+.1e} +- {deviation:.0e}: check "
+                f"{name}_ref_angstrom, the lattice parameter of LiFePO4, and the zero of the composition"
             )
     return notes

@@ -34,10 +34,10 @@ def shifted_legendre(composition: Float, order: int, variance: Float | float = 0
     return np.stack([_unbiased(np.eye(order + 1)[n], composition, variance) - 1 for n in range(1, order + 1)], axis=-1)
 
 
-def shifted_legendre_slope(composition: Float, order: int, variance: Float | float = 0.0) -> Float:
-    """Derivative d/dX of `shifted_legendre`, (..., order)."""
-    slopes = [legendre.legder(np.eye(order + 1)[n], scl=2) for n in range(1, order + 1)]
-    return np.stack([_unbiased(slope, composition, variance) for slope in slopes], axis=-1)
+def shifted_legendre_derivative(composition: Float, order: int, variance: Float | float = 0.0, times: int = 1) -> Float:
+    """Derivative d^times/dX^times of `shifted_legendre`, (..., order)."""
+    series = [legendre.legder(np.eye(order + 1)[n], times, scl=2) for n in range(1, order + 1)]
+    return np.stack([_unbiased(each, composition, variance) for each in series], axis=-1)
 
 
 def _unbiased(coefficients: Float, composition: Float, variance: Float | float) -> Float:
@@ -88,7 +88,7 @@ class EigenstrainLaw:
 
     def derivative(self, composition: Float | float) -> Float:
         """Chemical expansion coefficient df/dX (..., 2)."""
-        return shifted_legendre_slope(np.asarray(composition), self.order) @ self.coefficients.T
+        return shifted_legendre_derivative(np.asarray(composition), self.order) @ self.coefficients.T
 
     def band(self, composition: Float | float) -> Float:
         """Half-width (..., 2) of the point-wise 95 % band of the eigenstrain."""
@@ -96,7 +96,7 @@ class EigenstrainLaw:
 
     def derivative_band(self, composition: Float | float) -> Float:
         """Half-width (..., 2) of the point-wise 95 % band of df/dX."""
-        return self._band(shifted_legendre_slope(np.asarray(composition), self.order))
+        return self._band(shifted_legendre_derivative(np.asarray(composition), self.order))
 
     def _band(self, basis: Float) -> Float:
         n = self.order

@@ -6,18 +6,23 @@ law. Its mean Q is subtracted (corrected least squares; Fuller 1987, ch. 3):
 
     (sum_i A_i^T W A_i - Q_i) p = sum_i A_i^T W y_i.
 
+Q is the response to independent errors of the basis in every pixel. For unbiased polynomials b of a value with
+Gaussian noise of variance s^2 their covariance has the unbiased estimate sum_k (-1)^(k+1) s^(2k) / k! b^(k) b^(k)T over
+the derivatives b^(k) (the Hermite expansion of b b^T), a finite sum. The response is probed with random signs.
+
 Everything below works on these small sums, so that leaving particles out or drawing them again costs nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import factorial
 
 import numpy as np
 from scipy import stats
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
-from chemomech.learn.law import NORMAL_95, shifted_legendre, shifted_legendre_slope
+from chemomech.learn.law import NORMAL_95, shifted_legendre, shifted_legendre_derivative
 from chemomech.learn.observation import Observation, View
 
 #: Random signs drawn per particle to estimate Q: enough pixels in all that Q is known to about a per cent.
@@ -54,6 +59,15 @@ class NormalEquations:
         block = np.ix_(take, take)
         return NormalEquations(self.gram[block], self.noise_gram[block], self.moment[take], self.square, self.n_data)
 
+    def unexplained_ratio(self, coefficients: Float) -> float:
+        """Weighted squared misfit of (2, order) coefficients over what the noise of data and composition makes it.
+
+        Meaningful where the weights are inverse variances; 1 when only noise is left.
+        """
+        own, p = self.restricted(coefficients.shape[1]), coefficients.ravel()
+        misfit = own.square - 2 * own.moment @ p + p @ own.gram @ p
+        return float(misfit / (own.n_data + max(float(p @ own.noise_gram @ p), 0.0)))
+
     def loss(self, coefficients: Float) -> float:
         """Mean weighted squared misfit of (2, order) coefficients, less the share of the composition noise."""
         own, p = self.restricted(coefficients.shape[1]), coefficients.ravel()
@@ -71,7 +85,8 @@ class Design:
     strain : (n_pixels, 3) measured strain left for the eigenstrain to explain.
     strain_columns : (n_pixels, 3, 2N) predicted total strain per unit coefficient.
     basis, slope : (n_pixels, N) the unbiased basis and its derivative.
-    slope_noise : (N, N) what the composition noise adds to the sum of squares of the basis.
+    basis_noise : (N, N) what the composition noise adds to the sum of squares of the basis.
+    strain_weight : (n_pixels, 3) of the squared strain misfit.
     channel_score : (n_pixels, 4, 2N) change of A^T W (y - A p) per standard deviation of each measured channel.
     eigenstrain_score : (n_pixels, 2, 2N) per change of the eigenstrain along a, c over a standard deviation of X.
     """
@@ -82,7 +97,8 @@ class Design:
     strain_columns: Float
     basis: Float
     slope: Float
-    slope_noise: Float
+    basis_noise: Float
+    strain_weight: Float
     channel_score: Float
     eigenstrain_score: Float
 
@@ -127,17 +143,25 @@ def build_design(
     order : highest Legendre order.
     """
     variance = composition_deviation**2
-    basis, slope = shifted_legendre(composition, order, variance), shifted_legendre_slope(composition, order, variance)
+    basis = shifted_legendre(composition, order, variance)
+    slopes = [shifted_legendre_derivative(composition, order, variance, k) for k in range(1, order + 1)]
     columns = observation.respond(_along_a_and_c(basis))
     weight = {"strain": 1 / deviation[:, :3, None] ** 2, "displacement": np.ones(1)}
 
     noise_gram = {seen: np.zeros((2 * order, 2 * order)) for seen in columns}
+    basis_noise = np.zeros((order, order))
     signs = np.random.default_rng(0)
     n_probes = int(np.clip(_PROBED_PIXELS // len(composition), 1, _MOST_PROBES)) if variance.any() else 0
-    for _ in range(n_probes):
-        error = composition_deviation * signs.choice([-1.0, 1.0], len(composition))
-        for seen, probe in observation.respond(_along_a_and_c(slope * error[:, None])).items():
-            noise_gram[seen] += _gram(probe, probe * weight[seen]) / n_probes
+    for k, slope in enumerate(slopes, 1):
+        share = -((-1) ** k) / factorial(k)
+        basis_noise += share * (slope * variance[:, None] ** k).T @ slope
+        for _ in range(n_probes):
+            error = signs.choice([-1.0, 1.0], len(composition)) * composition_deviation**k
+            # The k-th derivatives of the orders below k vanish.
+            probes = observation.respond(_along_a_and_c(slope[:, k - 1 :] * error[:, None]))
+            highest = np.r_[k - 1 : order, order + k - 1 : 2 * order]
+            for seen, probe in probes.items():
+                noise_gram[seen][np.ix_(highest, highest)] += share / n_probes * _gram(probe, probe * weight[seen])
 
     equations: dict[View, NormalEquations] = {}
     for seen, data in observation.data.items():
@@ -156,8 +180,9 @@ def build_design(
         strain=observation.data["strain"],
         strain_columns=columns["strain"],
         basis=basis,
-        slope=slope,
-        slope_noise=(slope * variance[:, None]).T @ slope,
+        slope=slopes[0],
+        basis_noise=basis_noise,
+        strain_weight=1 / deviation[:, :3] ** 2,
         channel_score=to_channels * deviation[..., None],
         eigenstrain_score=to_eigenstrain[:, :2] * composition_deviation[:, None, None],
     )
@@ -207,6 +232,24 @@ def propagated_covariance(designs: Sequence[Design], solution: Fit) -> Float:
     return np.asarray(solution.inverse @ score @ solution.inverse)
 
 
+def heterogeneity(designs: Sequence[Design], solution: Fit) -> float:
+    """Probability that noise alone makes the particles disagree about the law as much as they do.
+
+    Cochran's test: the scores A_i^T W (y_i - A_i p) of n particles with the covariances that noise gives them are
+    compared with zero; n - 1 of them are free for every coefficient. 1 for a single particle.
+    """
+    order = solution.coefficients.shape[1]
+    p = solution.coefficients.ravel()
+    statistic = 0.0
+    for design in designs:
+        own = design.fitted.restricted(order)
+        score = own.moment - (own.gram - own.noise_gram) @ p
+        precision = np.linalg.pinv(design.score_covariance(solution.coefficients), hermitian=True)
+        statistic += float(score @ precision @ score)
+    freedom = (len(designs) - 1) * len(p)
+    return float(stats.chi2.sf(statistic, freedom)) if freedom else 1.0
+
+
 def bootstrap_covariance(designs: Sequence[Design], order: int, replicas: int = 2000) -> Float | None:
     """Covariance over particles drawn again with replacement, or None with fewer than three particles.
 
@@ -228,6 +271,23 @@ def bootstrap_covariance(designs: Sequence[Design], order: int, replicas: int = 
     return np.asarray(np.cov(np.array(draws).T) * n / (n - 1) * student**2)
 
 
+def reference_offset(designs: Sequence[Design], solution: Fit) -> tuple[Float, Float]:
+    """Constant strain (2,) along a and c that the data ask for beside the law, and its standard error (2,).
+
+    A free body strains by a constant eigenstrain without stress, so a wrong lattice reference shows as a constant. Most
+    of it hides in the law; what the law cannot take is told from the residual by the Schur complement.
+    """
+    order = solution.coefficients.shape[1]
+    coupling, weight, moment = np.zeros((2, 2 * order)), np.zeros(2), np.zeros(2)
+    for design in designs:
+        w = design.strain_weight[:, :2]
+        coupling += np.einsum("pi,pim->im", w, _restrict(design.strain_columns, order)[:, :2])
+        weight += w.sum(axis=0)
+        moment += (w * (design.strain - design.total_strain(solution.coefficients))[:, :2]).sum(axis=0)
+    covariance = np.linalg.inv(np.diag(weight) - coupling @ solution.inverse @ coupling.T)
+    return covariance @ moment, np.sqrt(np.diag(covariance))
+
+
 @dataclass(frozen=True)
 class OrderScore:
     """Root-mean-square misfit of one order, on the particles it was fitted to and on those left out.
@@ -245,19 +305,19 @@ def choose_order(
 ) -> tuple[int, list[OrderScore]]:
     """Lowest order whose held-out misfit is within one standard error of the best one.
 
-    The particles held out, or without any each particle in turn, judge the fit to the others. They judge it by the
-    displacement where there is one: summed over many pixels it hardly feels the noise of the composition, which in
-    the strain looks like curvature of the law. Orders are compared particle by particle, so that what all orders miss
-    does not count (one-standard-error rule; Hastie, Tibshirani & Friedman 2009, section 7.10).
+    The particles held out judge the fit to the others, and each of the others in turn that to the rest: one judge alone
+    has no standard error and follows its own noise. They judge by the displacement where there is one: summed over
+    many pixels it hardly feels the noise of the composition, which in the strain looks like curvature of the law.
+    Orders are compared particle by particle, so that what all orders miss does not count (one-standard-error rule;
+    Hastie, Tibshirani & Friedman 2009, section 7.10).
 
     Raises
     ------
     InputError : no order is identifiable.
     """
-    if held_out:
-        folds = [(list(designs), design) for design in held_out]
-    else:
-        folds = [([*designs[:i], *designs[i + 1 :]], design) for i, design in enumerate(designs)]
+    folds = [(list(designs), design) for design in held_out]
+    if len(designs) > 1:
+        folds += [([*designs[:i], *designs[i + 1 :]], design) for i, design in enumerate(designs)]
     scores: list[OrderScore] = []
     losses: list[Float] = []
     for order in orders:
@@ -273,7 +333,8 @@ def choose_order(
         ]
         scores.append(OrderScore(order, _root(float(np.mean(train))), _root(float(test.mean()))))
         losses.append(test)
-    excess = np.array(losses) - losses[int(np.argmin(np.mean(losses, axis=1)))]
+    relative = np.array(losses) / np.mean(losses, axis=0)  # large particles weigh no more than small ones
+    excess = relative - relative[int(np.argmin(relative.mean(axis=1)))]
     error = excess.std(axis=1, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(losses))
     return scores[int(np.argmax(excess.mean(axis=1) <= error))].order, scores
 
@@ -320,7 +381,7 @@ def _identifiable(designs: Sequence[Design], order: int) -> bool:
     if np.linalg.eigvalsh(spread).min() <= _LEAST_VARIATION * np.trace(basis.T @ basis):
         return False
     half = np.linalg.inv(np.linalg.cholesky(spread))
-    noise = np.sum([design.slope_noise[:order, :order] for design in designs], axis=0)
+    noise = np.sum([design.basis_noise[:order, :order] for design in designs], axis=0)
     return float(np.linalg.eigvalsh(half @ noise @ half.T).max()) <= 1 - _LEAST_SPREAD
 
 

@@ -3,8 +3,8 @@
 Under model M0 (`DirectRegression`) the measured strain is the eigenstrain; under model M1 (`Equilibrium`) it is the
 strain of a body in elastic equilibrium. M1 can be compared with the image in two views: the strain, whose noise is
 independent from pixel to pixel, and the displacement integrated from strain and rotation (Deng SI, eq. 2.7), which
-averages noise over the particle. Everything is linear in the eigenstrain, so another source of strain (dislocations,
-model M2) enters as further columns through the same `respond`.
+averages noise over the particle. Everything is linear in the eigenstrain, whatever its source: that of a dislocation
+density (model M2) is answered by the same `respond`.
 """
 
 from collections.abc import Sequence

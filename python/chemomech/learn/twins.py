@@ -1,7 +1,7 @@
 """Synthetic twins of the experiment: particles whose law is known, made with an independent forward model.
 
-The equilibrium is solved by finite differences on a grid finer than the pixels and averaged to them, so that what the
-finite-element inversion recovers is not an echo of its own discretisation (Deng SI, section II).
+The equilibrium is solved by finite differences on a grid finer than the pixels and read at the scan points, so that
+what the finite-element inversion recovers is not an echo of its own discretisation (Deng SI, section II).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ from chemomech.progress import progress
 
 #: A law close to Vegard's, with the magnitudes of LiFePO4 (Deng, Fig. 2g): 4.9 % along a, -2 % along c.
 TWIN_LAW = EigenstrainLaw(np.array([[0.0245, -0.0012], [-0.0098, 0.0007]]), np.zeros((4, 4)))
-_CELLS_PER_PIXEL = 2
+#: Odd, so that a scan point is the centre of a cell.
+_CELLS_PER_PIXEL = 3
 _BOUNDARY_WIDTH_NM = 130.0
 
 
@@ -55,8 +56,8 @@ def make_particle(
         name=name,
         pixel_size_nm=pixel_size_nm,
         mask=mask,
-        composition=np.where(mask, _pixel_means(fine_composition), np.nan),
-        distortion=_pixel_means(fine_distortion),
+        composition=np.where(mask, _scan_points(fine_composition), np.nan),
+        distortion=_scan_points(fine_distortion),
         source="synthetic",
     )
 
@@ -139,7 +140,6 @@ def _two_phases(mask: Bool, cell_nm: float, length_nm: float, random: np.random.
     return np.asarray(0.5 + 0.48 * profile)
 
 
-def _pixel_means(fine: Float) -> Float:
-    n = _CELLS_PER_PIXEL
-    ny, nx = fine.shape[0] // n, fine.shape[1] // n
-    return np.asarray(fine.reshape(ny, n, nx, n, *fine.shape[2:]).mean(axis=(1, 3)))
+def _scan_points(fine: Float) -> Float:
+    """Values at the scan points: an electron probe is much narrower than its step."""
+    return fine[_CELLS_PER_PIXEL // 2 :: _CELLS_PER_PIXEL, _CELLS_PER_PIXEL // 2 :: _CELLS_PER_PIXEL]

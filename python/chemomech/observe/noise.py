@@ -38,7 +38,7 @@ def white_noise(maps: Sequence[Float], masks: Sequence[Bool], name: str) -> floa
     if pooled.size < _MINIMUM_WINDOWS:
         raise InputError(
             f"the noise of {name} cannot be estimated: only {pooled.size} windows of 3 x 3 pixels fit inside the "
-            f"particles, {_MINIMUM_WINDOWS} are needed; give a map of its standard deviation"
+            f"particles, {_MINIMUM_WINDOWS} are needed; larger particles or a given standard deviation would do"
         )
     normal_quartile = 0.6744897501960817
     return float(np.median(np.abs(pooled)) / normal_quartile)

@@ -117,7 +117,7 @@ def plot_order_selection(result: EigenstrainResult, ax: Axes | None = None) -> A
     ax.margins(x=0.12, y=0.16)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("Legendre order $N$")
-    ax.set_ylabel("RMS displacement misfit (nm)" if "M1" in result.laws else "RMS strain misfit (noise std. dev.)")
+    ax.set_ylabel("RMS displacement misfit (nm)" if result.main == "M1" else "RMS strain misfit (noise std. dev.)")
     ax.legend(loc="best")
     return ax
 

@@ -103,7 +103,7 @@ def write_report(
     >>> write_report(Path("out"), result, inputs=[Path("maps.h5")], options={"order": "auto"})
     """
     gallery = _Gallery(folder / "figures")
-    model = tables.main_model(result)
+    model = result.main
     law = result.laws[model]
     names = list(result.particles)
     page = _template().render(

@@ -44,7 +44,7 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
     crop = _crop(maps)
     width, height = _panel_size(maps.mask[crop].shape)
     strains = {"Total": maps.distortion[..., :3]}
-    if "M1" in result.laws:
+    if result.main == "M1":
         strains["Coherency"] = particle.coherency_strain
     strains["Residual"] = particle.residual_strain
 

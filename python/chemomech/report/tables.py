@@ -42,11 +42,6 @@ class Table:
     numbers_from: int = 1
 
 
-def main_model(result: EigenstrainResult) -> str:
-    """The model whose law is the result: M1 where it was fitted."""
-    return "M1" if "M1" in result.laws else "M0"
-
-
 def signed(value: float, decimals: int) -> str:
     """A number with its sign."""
     return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
@@ -149,7 +144,7 @@ def input_table(inputs: Sequence[Path]) -> Table:
     for path in inputs:
         with path.open("rb") as file:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-        rows.append([str(path), fingerprint, f"{path.stat().st_size / 1e6:.3f}"])
+        rows.append([path.name, fingerprint, f"{path.stat().st_size / 1e6:.3f}"])
     return Table("Input files.", ["File", "SHA-256, first 12 digits", "Size (MB)"], rows, 2)
 
 
