@@ -33,7 +33,8 @@ def test_result_json_follows_its_schema(result, tmp_path):
     for model in ("M0", "M1"):
         for axis, row in zip("ac", result.laws[model].coefficients, strict=True):
             assert found["laws"][model][axis]["legendre"] == row.tolist()
-            assert len(found["laws"][model][axis]["std"]) == 2
+            errors = result.laws[model].standard_error["ac".index(axis)]
+            assert found["laws"][model][axis]["std"] == errors.tolist()
         assert found["model_error"][model] > 0
     assert set(found["particles"]["P"]) >= {"mean_composition", "rms_incompatibility_per_nm2"}
 

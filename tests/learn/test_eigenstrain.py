@@ -164,16 +164,6 @@ def test_the_order_of_the_particles_does_not_matter(noisy):
     np.testing.assert_allclose(forward, backward, rtol=1e-9)
 
 
-def test_strains_add_up(noisy):
-    """Measured = eigenstrain + coherency + residual, pixel by pixel (Deng SI, eq. 5.1)."""
-    maps = [replace(each, uncertainty={"composition": np.full(each.mask.shape, 1e-12)}) for each in noisy[:2]]
-    result = learn_eigenstrain(maps, order=1)
-    particle = result.particles["P0"]
-    total = particle.coherency_strain + particle.residual_strain
-    total[..., :2] += result.laws["M1"](particle.maps.composition)
-    np.testing.assert_allclose(total[particle.maps.mask], particle.maps.distortion[particle.maps.mask, :3], atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

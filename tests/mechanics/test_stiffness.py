@@ -12,6 +12,15 @@ def test_mean_of_the_olivines_is_table_s1():
     printed = [157.4, 175.8, 154.0, 37.8, 49.05, 51.6, 51.2, 32.7]
     ours = [*np.diag(OLIVINE), OLIVINE[0, 1], OLIVINE[1, 2]]
     assert ours == pytest.approx(printed, abs=0.051)
+    # C13 is the mean of 54.0 and 52.5 in Table S4.
+    assert OLIVINE[0, 2] == pytest.approx(53.25)
+
+
+def test_plane_stress_constants_of_the_reference_twins():
+    """alpha, beta, gamma and C55 that an independent program used for the twins' mean stiffness, GPa."""
+    alpha, beta, gamma, shear = 142.48850967007965, 43.726450511945394, 147.91757679180887, 49.05
+    expected = [[alpha, beta, 0], [beta, gamma, 0], [0, 0, shear]]
+    np.testing.assert_allclose(plane_stress(OLIVINE), expected, atol=0.05)
 
 
 @pytest.mark.parametrize("stiffness", [FEPO4, LIFEPO4, OLIVINE])
