@@ -17,9 +17,9 @@ small and is solved exactly:
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Thread
 from typing import Any, TypeVar, cast
 
 import numba
@@ -42,7 +42,7 @@ _BLOCK = 256
 _ROW = _BLOCK + 8
 #: Pixels projected together, a multiple of the block. Rows of work arrays are a line longer: at multiples of 4 kB they
 #: would compete for the same places in the cache.
-_SPAN = 1024
+_SPAN = 4096
 _PITCH = _SPAN + 8
 #: Pixels that are not neighbours in memory are copied in groups of this many and at most so many energies: the copy
 #: (0.5 MB) stays in the second-level cache.
@@ -318,22 +318,35 @@ def _fit(problem: Problem, data: npt.NDArray[Any], rows: npt.NDArray[np.int64], 
         tasks += [(origin, first, last, image * pixels) for first, last in pairwise(cuts)]
     table = out.reshape(len(out), -1)
 
-    def run(task: tuple[int, int, int, int]) -> None:
-        origin, first, last, target = task
-        _fit_pixels(
-            flat64, flat32, origin, row_stride, stride, width, offsets, first, last,
-            problem.rotation, problem.weights,
-            problem.triangle, problem.n_free, problem.unit, problem.columns, problem.scale, problem.sets,
-            problem.tables, pivot, problem.n_references, len(out) > problem.n_references, table, target,
-        )  # fmt: skip
+    remaining = iter(tasks)  # next() of an iterator is atomic
+    errors: list[BaseException] = []
 
-    threads = min(_core.build_info()["threads"], len(tasks))
-    if threads == 1:
-        for task in tasks:
-            run(task)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, tasks))
+    def work() -> None:
+        for origin, first, last, target in remaining:
+            _fit_pixels(
+                flat64, flat32, origin, row_stride, stride, width, offsets, first, last,
+                problem.rotation, problem.weights, problem.triangle, problem.n_free, problem.unit, problem.columns,
+                problem.scale, problem.sets, problem.tables, pivot, problem.n_references,
+                len(out) > problem.n_references, table, target,
+            )  # fmt: skip
+
+    def work_aside() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised below, where the caller is
+            errors.append(error)
+
+    # The caller works too: of two threads one is there already, and nobody waits for a pool to start.
+    helpers = [Thread(target=work_aside) for _ in range(min(_core.build_info()["threads"], len(tasks)) - 1)]
+    for helper in helpers:
+        helper.start()
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            helper.join()
+    if errors:
+        raise errors[0]
 
 
 def _merged(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -569,10 +582,12 @@ def _enumerate(
     for subset in sets:
         if _attempt(tables[subset], subset, work) == _BLOCK:
             break
+    for p in range(_BLOCK):  # NaN and infinity satisfy the empty set
+        work[p] = 0 * ((work[p] + work[_ROW + p]) + (work[2 * _ROW + p] + work[3 * _ROW + p]))
     for i in range(len(x)):
         source, target = work[(4 + i) * _ROW : (4 + i) * _ROW + _BLOCK], x[i, at : at + n]
         for p in range(n):
-            target[p] = source[p]
+            target[p] = source[p] + work[p]
     for p in range(n):
         settled[at + p] = work[8 * _ROW + p] != 0
 
@@ -592,7 +607,6 @@ def _attempt(table: Float, subset: int, work: Float) -> float:
         z2 = m20 * d0 + m21 * d1 + m22 * d2 + m23 * d3
         z3 = m30 * d0 + m31 * d1 + m32 * d2 + m33 * d3
         fits = ((z0 > 0) == in0) & ((z1 > 0) == in1) & ((z2 > 0) == in2) & ((z3 > 0) == in3)
-        fits = fits & (0 * (d0 + d1 + d2 + d3) == 0)  # infinity and NaN satisfy the empty set
         work[4 * _ROW + p] = max(z0, 0.0) if fits else work[4 * _ROW + p]
         work[5 * _ROW + p] = max(z1, 0.0) if fits else work[5 * _ROW + p]
         work[6 * _ROW + p] = max(z2, 0.0) if fits else work[6 * _ROW + p]
