@@ -19,7 +19,7 @@ def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLE, "README.md", "exec"), {})
     assert "df/dX" in capsys.readouterr().out
-    assert (tmp_path / "law.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "expansion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_example_is_short():

@@ -36,6 +36,22 @@ def test_a_failure_leaves_an_earlier_result_whole(tmp_path):
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"result.json": "new", "mine.txt": "keep"}
 
 
+def test_figures_of_an_earlier_result_do_not_linger(tmp_path):
+    for name in ("a.png", "b.png"):
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "figures").mkdir()
+            (folder / "figures" / name).write_bytes(b"png")
+    assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["b.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures"]
+
+
+def test_a_written_file_is_readable_like_any_other(tmp_path):
+    with atomic_path(tmp_path / "maps.h5") as temporary:
+        temporary.write_text("x")
+    (tmp_path / "other").write_text("x")
+    assert (tmp_path / "maps.h5").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_file_is_replaced_in_one_step(tmp_path):
     target = tmp_path / "maps.h5"
     target.write_text("old")

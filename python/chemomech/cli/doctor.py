@@ -2,37 +2,57 @@
 
 import os
 import platform
+import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from threadpoolctl import threadpool_info
 
-from chemomech import __version__, _core
+from chemomech import __version__
 
-_REQUIRED = ("numpy", "scipy", "numba", "h5py", "matplotlib", "pyamg", "typer", "rich", "jinja2")
-_MPI = ("mpi4py", "petsc4py")
+_OPTIONAL = {
+    "rosettasciio": "microscope formats",
+    "tifffile": "TIFF stacks",
+    "mpi4py": "clusters",
+    "petsc4py": "clusters",
+}
 
 
 def doctor() -> None:
     """Show versions, SIMD level, threads and what is missing."""
-    build = _core.build_info()
     rows = [
         ("chemomech", __version__),
         ("python", f"{platform.python_version()} at {sys.executable}"),
         ("machine", f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"),
-        ("compiled core", f"{build['compiler']}, SIMD {build['simd']} (built: {', '.join(build['levels'])})"),
-        ("OpenMP threads", f"{build['threads']} (set with OMP_NUM_THREADS)" if build["openmp"] else "built without"),
+        *_core_rows(),
     ]
     pools = {(pool["internal_api"], pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
     rows += [("BLAS threads", f"{threads} ({library})") for library, threads in sorted(pools)]
-    rows += [(name, _version(name) or "missing: python -m pip install chemomech") for name in _REQUIRED]
+    rows += [(name, _version(name) or f"missing: python -m pip install {name}") for name in _required()]
     rows += [
-        (name, _version(name) or 'not installed (clusters only): python -m pip install "chemomech[mpi]"')
-        for name in _MPI
+        (name, _version(name) or f"not installed (for {purpose} only): python -m pip install {name}")
+        for name, purpose in _OPTIONAL.items()
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
+
+
+def _core_rows() -> list[tuple[str, str]]:
+    try:
+        from chemomech import _core
+    except ImportError as error:
+        return [("compiled core", str(error))]
+    build = _core.build_info()
+    threads = f"{build['threads']} (set with OMP_NUM_THREADS)" if build["openmp"] else "built without"
+    simd = f"{build['compiler']}, SIMD {build['simd']} (built: {', '.join(build['levels'])})"
+    return [("compiled core", simd), ("OpenMP threads", threads)]
+
+
+def _required() -> list[str]:
+    """Names of the packages that the installed chemomech asks for, extras left out."""
+    lines = [line for line in requires("chemomech") or [] if "extra ==" not in line]
+    return [re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in lines]
 
 
 def _version(package: str) -> str | None:

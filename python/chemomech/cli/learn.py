@@ -2,17 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from chemomech.errors import InputError
-from chemomech.io.correlative import read_stack
-from chemomech.io.eigenstrain import write_result
-from chemomech.io.files import output_folder
-from chemomech.learn.eigenstrain import EigenstrainResult, learn_eigenstrain
-from chemomech.learn.observation import Boundary, View
-from chemomech.report.html import write_report
+
+if TYPE_CHECKING:
+    from chemomech.learn.eigenstrain import EigenstrainResult
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +21,25 @@ def learn(
     test: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Keep a particle out of the fit; repeat for several.")
     ] = None,
-    boundary: Annotated[Boundary, typer.Option(help="Traction-free edges, or the measured displacement.")] = "free",
-    misfit: Annotated[View, typer.Option(help="What is compared with the image.")] = "strain",
+    boundary: Annotated[
+        Literal["free", "dirichlet"], typer.Option(help="Traction-free edges, or the measured displacement.")
+    ] = "free",
+    misfit: Annotated[
+        Literal["strain", "displacement"], typer.Option(help="What is compared with the image.")
+    ] = "strain",
     models: Annotated[str, typer.Option(metavar="M0,M1", help="Models to fit.")] = "M0,M1",
 ) -> None:
     """Learn the composition-eigenstrain law from aligned maps.
 
-    Leaves result.json, result.h5, report.html and figures/ in OUT.
+    Leaves result.json, result.h5, report.html and figures/ in OUT; those of an earlier run are replaced.
     """
+    # Imported here so that help, doctor and a mistyped option answer at once.
+    from chemomech.io.correlative import read_stack
+    from chemomech.io.eigenstrain import write_result
+    from chemomech.io.files import output_folder
+    from chemomech.learn.eigenstrain import learn_eigenstrain
+    from chemomech.report.html import write_report
+
     with output_folder(output) as folder:
         particles = read_stack(maps)
         result = learn_eigenstrain(
@@ -50,7 +58,7 @@ def learn(
     summarise(result, output)
 
 
-def summarise(result: EigenstrainResult, output: Path) -> None:
+def summarise(result: "EigenstrainResult", output: Path) -> None:
     """Log the law in a line for each axis, the warnings, and where the report is."""
     law = result.laws[result.main]
     for i, axis in enumerate("ac"):

@@ -1,7 +1,9 @@
 """`chemomech`: collect the commands, turn bad input into one line and exit code 2."""
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
@@ -11,6 +13,8 @@ from chemomech.cli.demo import demo
 from chemomech.cli.doctor import doctor
 from chemomech.cli.learn import learn
 from chemomech.errors import ConvergenceError, InputError
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,6 +47,7 @@ def run(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        signal.signal(signal.SIGTERM, _terminate)
         code = app(arguments, prog_name="chemomech", standalone_mode=False)
     except (InputError, ConvergenceError, TyperException, MemoryError) as error:
         if debug:
@@ -51,6 +56,12 @@ def run(arguments: list[str] | None = None) -> None:
         print(f"chemomech: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
         print("chemomech: interrupted; no file was left half-written", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """A queue's time limit ends the process like an error, so that what was being written is cleared away."""
+    sys.exit(128 + number)

@@ -24,9 +24,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends without an error its files are moved into `folder`.
+    """Yield an empty folder to fill; when the block ends without an error what is in it is moved into `folder`.
 
-    An earlier result is replaced file by file, each in one step; files of other names are left alone.
+    Files and folders of an earlier result are replaced as a whole, each in one step; other names are left alone.
 
     Raises
     ------
@@ -37,20 +37,24 @@ def output_folder(folder: Path) -> Iterator[Path]:
             raise InputError(f"{folder}: is a file; the output needs a folder")
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        working = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    fresh, former = working / "new", working / "old"
     try:
         with _refused(folder):
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                target = folder / file.relative_to(temporary)
-                if file.is_dir():
-                    target.mkdir(exist_ok=True)
-                else:
+            fresh.mkdir()
+            former.mkdir()
+            yield fresh
+            for file in fresh.rglob("*"):
+                if file.is_file():
                     _flush(file)
-                    os.replace(file, target)
+            for entry in sorted(fresh.iterdir()):
+                target = folder / entry.name
+                if target.is_dir():
+                    os.replace(target, former / entry.name)
+                os.replace(entry, target)
         missing = []
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(working, ignore_errors=True)
         for created in missing:  # nothing came of them
             if not any(created.iterdir()):
                 created.rmdir()

@@ -106,7 +106,7 @@ class EigenstrainResult:
     Attributes
     ----------
     order : Legendre order of all laws.
-    order_selection : misfit of each order tried; empty when the order was given.
+    order_selection : misfit of each order tried; empty when the order was given and no particle held out.
     laws : by model.
     uncertainty : by model, the covariances and which of them the law carries.
     model_error : by model, mean Frobenius norm of the residual strain over the pixels of all particles.
@@ -191,9 +191,11 @@ def learn_eigenstrain(
 
     fitted = {model: [d for name, d in by_name.items() if name not in test] for model, by_name in designs.items()}
     selection: list[OrderScore] = []
+    held_out = [designs[main][name] for name in test]
     if order == "auto":
-        held_out = [designs[main][name] for name in test]
         order, selection = choose_order(fitted[main], held_out, _AUTO_ORDERS)
+    elif held_out:
+        selection = choose_order(fitted[main], held_out, [order])[1]
 
     solutions = {model: fit(fitted[model], order) for model in models}
     uncertainty = {model: _uncertainty(fitted[model], solutions[model]) for model in models}
@@ -289,7 +291,10 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
     if ratio <= _UNEXPLAINED_RATIO and chance >= _UNLIKELY:
         return Uncertainty(estimates, "propagated", f"{residual}: it explains them", 1.0, ratio)
     if bootstrap is not None:
-        reason = f"{residual}: the model leaves strain out, which only the spread between particles shows"
+        reason = (
+            f"{residual}: the maps hold strain that the model leaves out (dislocations, for instance), and the errors "
+            "are taken from the spread between particles"
+        )
         return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio)
     reason = (
         f"{residual} and there are fewer than three particles to draw from: "
@@ -339,6 +344,10 @@ def _clipping(particles: Sequence[CorrelativeMaps]) -> list[str]:
 
 
 def _unexplained(designs: Sequence[Design], solution: Fit, uncertainty: Uncertainty, model: str) -> list[str]:
+    if model == "M0":
+        return [
+            "M0 takes elastic strain for eigenstrain: its law is not that of a stress-free crystal; fit M1 for that"
+        ]
     notes = [] if uncertainty.used == "propagated" and uncertainty.widening == 1 else [f"{model}: {uncertainty.reason}"]
     offset, error = reference_offset(designs, solution)
     error = error * max(uncertainty.unexplained_ratio, 1) ** 0.5

@@ -335,7 +335,10 @@ def choose_order(
         losses.append(test)
     relative = np.array(losses) / np.mean(losses, axis=0)  # large particles weigh no more than small ones
     excess = relative - relative[int(np.argmin(relative.mean(axis=1)))]
-    error = excess.std(axis=1, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(losses))
+    error = np.zeros(len(losses))
+    if len(folds) > 1:
+        student = stats.t.ppf(stats.norm.cdf(1), len(folds) - 1)  # one standard deviation's probability, few judges
+        error = student * excess.std(axis=1, ddof=1) / np.sqrt(len(folds))
     return scores[int(np.argmax(excess.mean(axis=1) <= error))].order, scores
 
 

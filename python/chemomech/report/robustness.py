@@ -1,10 +1,22 @@
-"""The error of the learned law against the noise of the data (Deng SI, Fig. S5a-c)."""
+"""How well a known law comes back (Deng SI, Fig. S5a-c)."""
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from chemomech.learn.twins import NoiseRobustness
-from chemomech.report.style import AXIS_COLOUR, STYLE, new_axes
+from chemomech.learn.eigenstrain import EigenstrainResult
+from chemomech.learn.twins import TWIN_LAW, NoiseRobustness
+from chemomech.report.curves import plot_expansion
+from chemomech.report.style import AXIS_COLOUR, INK, STYLE, new_axes
+
+
+@rc_context(STYLE)
+def plot_truth(result: EigenstrainResult) -> Axes:
+    """The learned chemical expansion coefficients in % with their bands, and those of the twins' law (dotted)."""
+    ax = plot_expansion(result)
+    composition = np.linspace(0, 1, 201)
+    ax.plot(composition, 100 * TWIN_LAW.derivative(composition), color=INK, linestyle=":", linewidth=1.2, zorder=4)
+    return ax
 
 
 @rc_context(STYLE)
