@@ -64,7 +64,8 @@ sanitize: | $(VENV)/bin/python
 	  -C cmake.define.CHEMOMECH_SANITIZE=ON -C build-dir=build/sanitize-core ".[test]"
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
-	  $(SANITIZED)/bin/python -m pytest tests/mechanics/test_fem_kernels.py tests/mechanics/test_mesh.py
+	  $(SANITIZED)/bin/python -m pytest tests/mechanics/test_fem_kernels.py tests/mechanics/test_mesh.py \
+	  tests/mechanics/test_multigrid.py
 
 clean:
 	rm -rf $(VENV) build out dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -27,7 +27,7 @@ def numeric_seconds(mesh: Mesh) -> tuple[_core.Pattern, np.ndarray, float]:
     pattern = _core.Pattern(mesh.triangles, len(mesh.nodes))
     values = np.empty((pattern.n_blocks, 2, 2))
     seconds = median_seconds(
-        lambda: _core.assemble_stiffness(pattern, mesh.nodes, mesh.triangles, STIFFNESS, out=values),
+        lambda: _core.assemble_stiffness(pattern, mesh.nodes, STIFFNESS, out=values),
         at_least=15,
         budget_s=1.5,
     )

@@ -107,7 +107,7 @@ def smoother_and_triad_GB_per_s(n_pixels: int) -> tuple[float, float]:
     mesh = pixel_mesh(np.ones((n_pixels // 400, 400), dtype=bool), 5.0)
     n = len(mesh.nodes)
     pattern = _core.Pattern(mesh.triangles, n)
-    values = _core.assemble_stiffness(pattern, mesh.nodes, mesh.triangles, plane_stress(OLIVINE)).astype(np.float32)
+    values = _core.assemble_stiffness(pattern, mesh.nodes, plane_stress(OLIVINE)).astype(np.float32)
     matrix = _core.BlockMatrix32(pattern.indptr, pattern.indices, values, n)
     inverse = np.ones((n, 2, 2), dtype=np.float32)
     load, solution, direction, out = np.ones((4, n, 2, 4), dtype=np.float32)

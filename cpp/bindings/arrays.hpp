@@ -5,12 +5,15 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "base/views.hpp"
 
 namespace chemomech {
@@ -62,6 +65,23 @@ View<T, static_cast<int>(rank)> view(const py::array& array, const char* name,
 template <class T, class... Extent>
 py::array_t<T> new_array(Extent... extent) {
   return py::array_t<T>(std::array<py::ssize_t, sizeof...(Extent)>{static_cast<py::ssize_t>(extent)...});
+}
+
+// A copy for what is checked once and trusted ever after: no caller can write to it.
+template <class T, int rank>
+Buffer<T> copy_of(View<const T, rank> given) {
+  Buffer<T> copy(static_cast<std::size_t>(given.size()));
+  std::copy_n(given.data, given.size(), copy.data());
+  return copy;
+}
+
+// A kernel writes `out` while it reads `in`.
+template <class Out, int out_rank, class In, int in_rank>
+void require_apart(View<Out, out_rank> out, const char* out_name, View<In, in_rank> in, const char* in_name) {
+  const std::less<const void*> before;
+  if (before(out.data, in.data + in.size()) && before(in.data, out.data + out.size())) {
+    throw py::value_error(std::string(out_name) + " must not share memory with " + in_name);
+  }
 }
 
 // An array over memory that `owner` keeps alive; read-only.

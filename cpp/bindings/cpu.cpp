@@ -12,26 +12,7 @@ namespace {
 // An unknown name is a missing feature: better a refusal than an illegal instruction.
 bool has_feature(const std::string& feature) {
   __builtin_cpu_init();
-  CHEMOMECH_FEATURE("sse4.2")
-  CHEMOMECH_FEATURE("popcnt")
-  CHEMOMECH_FEATURE("avx")
-  CHEMOMECH_FEATURE("avx2")
-  CHEMOMECH_FEATURE("fma")
-  CHEMOMECH_FEATURE("bmi")
-  CHEMOMECH_FEATURE("bmi2")
-  CHEMOMECH_FEATURE("avx512f")
-  CHEMOMECH_FEATURE("avx512vl")
-  CHEMOMECH_FEATURE("avx512bw")
-  CHEMOMECH_FEATURE("avx512dq")
-  CHEMOMECH_FEATURE("avx512cd")
-  CHEMOMECH_FEATURE("avx512ifma")
-  CHEMOMECH_FEATURE("avx512vbmi")
-  CHEMOMECH_FEATURE("avx512vbmi2")
-  CHEMOMECH_FEATURE("avx512vnni")
-  CHEMOMECH_FEATURE("avx512bitalg")
-  CHEMOMECH_FEATURE("avx512vpopcntdq")
-  CHEMOMECH_FEATURE("gfni")
-  CHEMOMECH_FEATURE("vpclmulqdq")
+#include "bindings/cpu_features.def"
   return false;
 }
 #else

@@ -1,28 +1,21 @@
 #include "fem/assembly.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <vector>
 
+#include "base/groups.hpp"
+#include "base/simd.hpp"
 #include "base/threads.hpp"
 
 namespace chemomech::fem {
 namespace {
 
-// A 2 x 2 block, row by row; one AVX register. Compilers split it where there is none.
-using Block = double __attribute__((vector_size(32)));
-using BlockMask = std::int64_t __attribute__((vector_size(32)));
-using UnalignedBlock = double __attribute__((vector_size(32), aligned(8), may_alias));
+using Block = lanes<double, 4>;  // 2 x 2, row by row
+using BlockMask = lanes<std::int64_t, 4>;
 
-Block load(const double* p) {
-  return *reinterpret_cast<const UnalignedBlock*>(p);
-}
-void store(double* p, Block block) {
-  *reinterpret_cast<UnalignedBlock*>(p) = block;
-}
 Block transpose(Block s) {
-  return __builtin_shuffle(s, BlockMask{0, 2, 1, 3});
+  return Block{s[0], s[2], s[1], s[3]};
 }
 
 // The stiffness as blocks: S_mn = sum over p, q of area grad_m[p] grad_n[q] D_pq, with D_pq[a][b] = C_(ap)(bq).
@@ -42,20 +35,16 @@ struct Material {
 // Elements are taken in tiles: the geometry of a tile is one vector loop, its scatter a scalar one from L1.
 constexpr int tile = 64;
 
-// The blocks of an element are requested this many elements before they are added to: the rows of a mesh lie in no
-// order a processor foresees, and waiting for them is most of the time (2.4 times on a matrix larger than the caches).
-constexpr index prefetch_distance = 12;
-
 // area grad_m[p] grad_n[q], for (m, n) = 00, 11, 22 (xx, xy, yy) and 12 (xx, xy, yx, yy).
 struct Products {
   alignas(64) double mm[3][3][tile];
   alignas(64) double m12[4][tile];
 };
 
-// Geometry of elements element(0) .. element(count - 1); false when one of them has no positive area.
+// Geometry of elements element(0) .. element(count - 1). Returns the first e that has no positive area, or tile.
 template <int nodes, class Element>
-bool find_products(View<const double, 2> points, View<const std::int32_t, 2> triangles, int count,
-                   const Element& element, Products& products) {
+int find_products(View<const double, 2> points, View<const std::int32_t, 2> triangles, int count,
+                  const Element& element, Products& products) {
   alignas(64) double x[3][tile], y[3][tile];
   for (int e = 0; e < count; ++e) {
     const std::int32_t* triangle = triangles.data + element(e) * nodes;
@@ -64,15 +53,15 @@ bool find_products(View<const double, 2> points, View<const std::int32_t, 2> tri
       y[m][e] = points.data[2 * index{triangle[m]} + 1];
     }
   }
-  int bad = 0;
-#pragma omp simd reduction(| : bad)
+  int bad = tile;
+#pragma omp simd reduction(min : bad)
   for (int e = 0; e < count; ++e) {
     // Twice the area times the gradient of each barycentric coordinate.
     const double gx0 = y[1][e] - y[2][e], gy0 = x[2][e] - x[1][e];
     const double gx1 = y[2][e] - y[0][e], gy1 = x[0][e] - x[2][e];
     const double gx2 = y[0][e] - y[1][e], gy2 = x[1][e] - x[0][e];
     const double twice_area = gx1 * gy2 - gx2 * gy1;
-    bad |= !(twice_area > 0);
+    bad = std::min(bad, twice_area > 0 ? tile : e);
     const double scale = 0.5 / twice_area;
     const double sx0 = scale * gx0, sy0 = scale * gy0;
     const double sx1 = scale * gx1, sy1 = scale * gy1;
@@ -91,7 +80,7 @@ bool find_products(View<const double, 2> points, View<const std::int32_t, 2> tri
     products.m12[2][e] = sy1 * gx2;
     products.m12[3][e] = sy1 * gy2;
   }
-  return bad == 0;
+  return bad;
 }
 
 // The blocks of an element in the order of ElementBlocks.
@@ -127,7 +116,7 @@ std::array<Block, ElementBlocks<nodes>::count> element_blocks(const Material& d,
 void add(double* values, std::uint32_t target, Block block) {
   double* p = values + 4 * static_cast<std::size_t>(target & block_number);
   const std::int64_t keep = static_cast<std::int64_t>(target >> 31) - 1;
-  const Block old = reinterpret_cast<Block>(reinterpret_cast<BlockMask>(load(p)) & keep);
+  const Block old = reinterpret_cast<Block>(reinterpret_cast<BlockMask>(load<4>(p)) & keep);
   store(p, old + block);
 }
 
@@ -138,16 +127,19 @@ void request(const double* values, const std::uint32_t* targets) {
   }
 }
 
+// Adds elements element(0) .. element(n - 1), ascending, to the rows(i) this thread owns. Returns the first without
+// positive area, where it stops, or no_triangle.
 template <int nodes, class Element, class Rows>
-bool assemble_elements(const Pattern& pattern, View<const double, 2> points, View<const std::int32_t, 2> triangles,
-                       const Material& material, index n, const Element& element, const Rows& rows, double* values) {
+index assemble_elements(const Pattern& pattern, View<const double, 2> points, const Material& material, index n,
+                        const Element& element, const Rows& rows, double* values) {
   using Blocks = ElementBlocks<nodes>;
   constexpr unsigned all_rows = (1u << nodes) - 1;
   Products products;
   for (index begin = 0; begin < n; begin += tile) {
     const int count = static_cast<int>(std::min<index>(tile, n - begin));
     const auto in_tile = [&](int e) { return element(begin + e); };
-    if (!find_products<nodes>(points, triangles, count, in_tile, products)) return false;
+    const int bad = find_products<nodes>(points, pattern.triangles(), count, in_tile, products);
+    if (bad < tile) return in_tile(bad);
     for (int e = 0; e < count; ++e) {
       const auto blocks = element_blocks<nodes>(material, products, e);
       const std::uint32_t* targets = pattern.scatter.data() + in_tile(e) * Blocks::count;
@@ -165,38 +157,25 @@ bool assemble_elements(const Pattern& pattern, View<const double, 2> points, Vie
       }
     }
   }
-  return true;
-}
-
-index first_bad_triangle(View<const double, 2> points, View<const std::int32_t, 2> triangles) {
-  for (index t = 0; t < triangles.shape[0]; ++t) {
-    const double *a = points.at(*triangles.at(t, 0)), *b = points.at(*triangles.at(t, 1)),
-                 *c = points.at(*triangles.at(t, 2));
-    // The same expression as in find_products.
-    if (!((c[1] - a[1]) * (b[0] - a[0]) - (a[1] - b[1]) * (a[0] - c[0]) > 0)) return t;
-  }
   return no_triangle;
 }
 
 template <int nodes>
-index assemble(const Pattern& pattern, View<const double, 2> points, View<const std::int32_t, 2> triangles,
-               View<const double, 2> stiffness, double* values) {
+index assemble(const Pattern& pattern, View<const double, 2> points, View<const double, 2> stiffness, double* values) {
   const Material material(stiffness);
-  std::atomic<bool> good = true;
+  std::vector<index> bad(pattern.chunks.size(), no_triangle);
   for_tasks(static_cast<index>(pattern.chunks.size()), [&](index c) {
     const Chunk& chunk = pattern.chunks[c];
     const auto own = [&](index i) { return chunk.begin + i; };
     const auto own_rows = [&](index i) { return unsigned{pattern.own_rows[chunk.begin + i]}; };
+    bad[c] = assemble_elements<nodes>(pattern, points, material, chunk.end - chunk.begin, own, own_rows, values);
+    // Those without area among the foreign ones are named by the chunk that owns them.
     const auto foreign = [&](index i) { return index{chunk.foreign[i]}; };
     const auto foreign_rows = [&](index i) { return unsigned{chunk.foreign_rows[i]}; };
-    if (!assemble_elements<nodes>(pattern, points, triangles, material, chunk.end - chunk.begin, own, own_rows,
-                                  values) ||
-        !assemble_elements<nodes>(pattern, points, triangles, material, static_cast<index>(chunk.foreign.size()),
-                                  foreign, foreign_rows, values)) {
-      good = false;
-    }
+    assemble_elements<nodes>(pattern, points, material, static_cast<index>(chunk.foreign.size()), foreign, foreign_rows,
+                             values);
   });
-  return good ? no_triangle : first_bad_triangle(points, triangles);
+  return *std::min_element(bad.begin(), bad.end());
 }
 
 // Gradients of the barycentric coordinates times the area, and the area.
@@ -246,8 +225,9 @@ void load_element(View<const double, 2> points, const std::int32_t* triangle, co
 }
 
 template <int nodes>
-void add_loads(const Pattern& pattern, View<const double, 2> points, View<const std::int32_t, 2> triangles,
-               View<const std::int32_t, 1> cells, View<const double, 3> stress, View<double, 3> loads) {
+void add_loads(const Pattern& pattern, View<const double, 2> points, View<const std::int32_t, 1> cells,
+               View<const double, 3> stress, View<double, 3> loads) {
+  const auto triangles = pattern.triangles();
   for_tasks(static_cast<index>(pattern.chunks.size()), [&](index c) {
     const Chunk& chunk = pattern.chunks[c];
     for (index t = chunk.begin; t < chunk.end; ++t) {
@@ -261,9 +241,9 @@ void add_loads(const Pattern& pattern, View<const double, 2> points, View<const 
 }
 
 template <int nodes>
-void mean_distortions(View<const double, 2> points, View<const std::int32_t, 2> triangles,
-                      const std::vector<std::int32_t>& begin, const std::vector<std::int32_t>& members,
+void mean_distortions(const Pattern& pattern, View<const double, 2> points, const Groups& of_cell,
                       View<const double, 3> displacement, View<double, 3> distortion) {
+  const auto triangles = pattern.triangles();
   using Mean = MeanGradient<nodes>;
   const index k = displacement.shape[2];
   for_ranges(distortion.shape[0], 1024, [&](index first, index last) {
@@ -271,8 +251,8 @@ void mean_distortions(View<const double, 2> points, View<const std::int32_t, 2> 
       double* out = distortion.at(cell);
       std::fill_n(out, 4 * k, 0.);
       double area = 0;
-      for (index at = begin[cell]; at < begin[cell + 1]; ++at) {
-        const std::int32_t* triangle = triangles.at(members[at]);
+      for (index at = of_cell.begin[cell]; at < of_cell.begin[cell + 1]; ++at) {
+        const std::int32_t* triangle = triangles.at(of_cell.member[at]);
         const Gradients gradients(points, triangle);
         area += gradients.area;
         for (int i = 0; i < nodes; ++i) {
@@ -295,36 +275,29 @@ void mean_distortions(View<const double, 2> points, View<const std::int32_t, 2> 
 
 }  // namespace
 
-index assemble_stiffness(const Pattern& pattern, View<const double, 2> nodes, View<const std::int32_t, 2> triangles,
-                         View<const double, 2> stiffness, View<double, 3> values) {
-  return pattern.nodes_per_triangle == 6 ? assemble<6>(pattern, nodes, triangles, stiffness, values.data)
-                                         : assemble<3>(pattern, nodes, triangles, stiffness, values.data);
+index assemble_stiffness(const Pattern& pattern, View<const double, 2> nodes, View<const double, 2> stiffness,
+                         View<double, 3> values) {
+  return pattern.nodes_per_triangle == 6 ? assemble<6>(pattern, nodes, stiffness, values.data)
+                                         : assemble<3>(pattern, nodes, stiffness, values.data);
 }
 
-void stress_loads(const Pattern& pattern, View<const double, 2> nodes, View<const std::int32_t, 2> triangles,
-                  View<const std::int32_t, 1> cells, View<const double, 3> stress, View<double, 3> loads) {
+void stress_loads(const Pattern& pattern, View<const double, 2> nodes, View<const std::int32_t, 1> cells,
+                  View<const double, 3> stress, View<double, 3> loads) {
   std::fill_n(loads.data, loads.size(), 0.);
   if (pattern.nodes_per_triangle == 6) {
-    add_loads<6>(pattern, nodes, triangles, cells, stress, loads);
+    add_loads<6>(pattern, nodes, cells, stress, loads);
   } else {
-    add_loads<3>(pattern, nodes, triangles, cells, stress, loads);
+    add_loads<3>(pattern, nodes, cells, stress, loads);
   }
 }
 
-void cell_distortions(View<const double, 2> nodes, View<const std::int32_t, 2> triangles,
-                      View<const std::int32_t, 1> cells, View<const double, 3> displacement,
-                      View<double, 3> distortion) {
-  // The triangles of each cell, ascending, so that cells can be shared out among threads.
-  const index n_cells = distortion.shape[0];
-  std::vector<std::int32_t> begin(static_cast<std::size_t>(n_cells) + 2, 0);
-  std::vector<std::int32_t> members(static_cast<std::size_t>(cells.shape[0]));
-  for (index t = 0; t < cells.shape[0]; ++t) ++begin[cells.data[t] + 2];
-  for (index cell = 0; cell < n_cells; ++cell) begin[cell + 2] += begin[cell + 1];
-  for (index t = 0; t < cells.shape[0]; ++t) members[begin[cells.data[t] + 1]++] = static_cast<std::int32_t>(t);
-  if (triangles.shape[1] == 6) {
-    mean_distortions<6>(nodes, triangles, begin, members, displacement, distortion);
+void cell_distortions(const Pattern& pattern, View<const double, 2> nodes, View<const std::int32_t, 1> cells,
+                      View<const double, 3> displacement, View<double, 3> distortion) {
+  const Groups of_cell = group_by(cells, distortion.shape[0]);  // so that cells can be shared out among threads
+  if (pattern.nodes_per_triangle == 6) {
+    mean_distortions<6>(pattern, nodes, of_cell, displacement, distortion);
   } else {
-    mean_distortions<3>(nodes, triangles, begin, members, displacement, distortion);
+    mean_distortions<3>(pattern, nodes, of_cell, displacement, distortion);
   }
 }
 

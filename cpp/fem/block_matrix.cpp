@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
+#include "base/simd.hpp"
 #include "base/threads.hpp"
 
 namespace chemomech::fem {
@@ -16,36 +16,9 @@ constexpr index rows_per_thread = 1 << 15;
 constexpr index vector_rows_per_thread = 1 << 18;
 constexpr index rows_per_chunk = 1 << 11;  // of a sum
 constexpr index rows_at_once = 64;
-constexpr index prefetch_distance = 12;  // blocks: about one row ahead
 
 template <int value>
 using constant = std::integral_constant<int, value>;
-
-// w values side by side in one register (GCC's and Clang's vector extension).
-template <class Real, int w>
-struct Lanes {
-  typedef Real type __attribute__((vector_size(w * sizeof(Real))));
-};
-
-template <class Real>
-struct Lanes<Real, 1> {
-  using type = Real;
-};
-
-template <class Real, int w>
-using lanes = typename Lanes<Real, w>::type;
-
-template <int w, class Real>
-inline lanes<Real, w> load(const Real* from) {
-  lanes<Real, w> values;
-  std::memcpy(&values, from, sizeof values);
-  return values;
-}
-
-template <class Vector, class Real>
-inline void store(Real* to, const Vector& values) {
-  std::memcpy(to, &values, sizeof values);
-}
 
 // part(width, first) on columns [first, first + width) of k, in parts whose width the compiler knows.
 template <class Part>

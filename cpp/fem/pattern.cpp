@@ -4,7 +4,9 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
+#include "base/groups.hpp"
 #include "base/threads.hpp"
 
 namespace chemomech::fem {
@@ -21,25 +23,8 @@ void require_int32(index count, const char* what) {
   }
 }
 
-// The triangles at each node, ascending; an entry is triangle * nodes + local node.
-struct Incidence {
-  Buffer<std::int32_t> begin;  // (n_nodes + 1,)
-  Buffer<std::int32_t> corner;
-};
-
-Incidence find_incidence(View<const std::int32_t, 2> triangles, index n_nodes) {
-  const index n_corners = triangles.size();
-  Incidence incidence{Buffer<std::int32_t>(n_nodes + 2), Buffer<std::int32_t>(n_corners)};
-  // Counts are kept two places ahead: after the running sum, begin[node + 1] is where the node's next corner goes, and
-  // once all are placed it is where the next node begins.
-  std::fill_n(incidence.begin.data(), n_nodes + 2, 0);
-  for (index c = 0; c < n_corners; ++c) ++incidence.begin[triangles.data[c] + 2];
-  for (index node = 0; node < n_nodes; ++node) incidence.begin[node + 2] += incidence.begin[node + 1];
-  for (index c = 0; c < n_corners; ++c) {
-    incidence.corner[incidence.begin[triangles.data[c] + 1]++] = static_cast<std::int32_t>(c);
-  }
-  return incidence;
-}
+// The triangles at each node, ascending: an item is triangle * nodes + local node.
+using Incidence = Groups;
 
 // The sorted columns of one row. Rows are short (7 and 13 in a regular mesh): insertion beats any set.
 template <int nodes>
@@ -48,8 +33,8 @@ void merge_columns(View<const std::int32_t, 2> triangles, const Incidence& incid
   using Blocks = ElementBlocks<nodes>;
   columns.clear();
   for (index at = incidence.begin[node]; at < incidence.begin[node + 1]; ++at) {
-    const std::int32_t* triangle = triangles.at(incidence.corner[at] / nodes);
-    const int local = incidence.corner[at] % nodes;
+    const std::int32_t* triangle = triangles.at(incidence.member[at] / nodes);
+    const int local = incidence.member[at] % nodes;
     for (int s = Blocks::row_begin[local]; s < Blocks::row_begin[local + 1]; ++s) {
       const std::int32_t column = triangle[Blocks::column[s]];
       std::size_t place = columns.size();
@@ -61,7 +46,8 @@ void merge_columns(View<const std::int32_t, 2> triangles, const Incidence& incid
 }
 
 template <int nodes>
-void find_rows(View<const std::int32_t, 2> triangles, const Incidence& incidence, Pattern& pattern) {
+void find_rows(const Incidence& incidence, Pattern& pattern) {
+  const auto triangles = pattern.triangles();
   using Blocks = ElementBlocks<nodes>;
   const index n_nodes = pattern.n_nodes;
   pattern.indptr = Buffer<std::int32_t>(n_nodes + 1);
@@ -89,8 +75,8 @@ void find_rows(View<const std::int32_t, 2> triangles, const Incidence& incidence
       std::copy(columns.begin(), columns.end(), pattern.indices.data() + row);
       written.assign(columns.size(), first_writer);
       for (index at = incidence.begin[node]; at < incidence.begin[node + 1]; ++at) {
-        const index element = incidence.corner[at] / nodes;
-        const int local = incidence.corner[at] % nodes;
+        const index element = incidence.member[at] / nodes;
+        const int local = incidence.member[at] % nodes;
         for (int s = Blocks::row_begin[local]; s < Blocks::row_begin[local + 1]; ++s) {
           const std::int32_t column = *triangles.at(element, Blocks::column[s]);
           std::size_t place = 0;
@@ -105,7 +91,8 @@ void find_rows(View<const std::int32_t, 2> triangles, const Incidence& incidence
 }
 
 template <int nodes>
-void find_chunks(View<const std::int32_t, 2> triangles, const Incidence& incidence, Pattern& pattern) {
+void find_chunks(const Incidence& incidence, Pattern& pattern) {
+  const auto triangles = pattern.triangles();
   const index n_triangles = pattern.n_triangles;
   // A few chunks a thread, so that a thread that is held up does not hold up the others.
   const index most = max_threads() == 1 ? 1 : 4 * max_threads();
@@ -118,7 +105,7 @@ void find_chunks(View<const std::int32_t, 2> triangles, const Incidence& inciden
     for (index element = chunk.begin; element < chunk.end; ++element) {
       unsigned own = 0;
       for (int i = 0; i < nodes; ++i) {
-        const index first = incidence.corner[incidence.begin[*triangles.at(element, i)]] / nodes;
+        const index first = incidence.member[incidence.begin[*triangles.at(element, i)]] / nodes;
         if (first >= chunk.begin) {
           own |= 1u << i;
           continue;
@@ -136,24 +123,24 @@ void find_chunks(View<const std::int32_t, 2> triangles, const Incidence& inciden
   }
 }
 
-template <int nodes>
-Pattern build(View<const std::int32_t, 2> triangles, index n_nodes) {
-  Pattern pattern;
-  pattern.n_nodes = n_nodes;
-  pattern.n_triangles = triangles.shape[0];
-  pattern.nodes_per_triangle = nodes;
-  const Incidence incidence = find_incidence(triangles, n_nodes);
-  find_rows<nodes>(triangles, incidence, pattern);
-  find_chunks<nodes>(triangles, incidence, pattern);
-  return pattern;
-}
-
 }  // namespace
 
-Pattern make_pattern(View<const std::int32_t, 2> triangles, index n_nodes) {
+Pattern make_pattern(Buffer<std::int32_t> triangles, int nodes_per_triangle, index n_nodes) {
+  const auto n_corners = static_cast<index>(triangles.size());
   require_int32(n_nodes + 2, "nodes");
-  require_int32(triangles.size(), "corners of triangles");
-  return triangles.shape[1] == 6 ? build<6>(triangles, n_nodes) : build<3>(triangles, n_nodes);
+  require_int32(n_corners, "corners of triangles");
+  Pattern pattern;
+  pattern.n_nodes = n_nodes;
+  pattern.n_triangles = n_corners / nodes_per_triangle;
+  pattern.nodes_per_triangle = nodes_per_triangle;
+  pattern.corners = std::move(triangles);
+  const Incidence incidence = group_by({pattern.corners.data(), {n_corners}}, n_nodes);
+  const auto find = [&]<int nodes>() {
+    find_rows<nodes>(incidence, pattern);
+    find_chunks<nodes>(incidence, pattern);
+  };
+  nodes_per_triangle == 6 ? find.operator()<6>() : find.operator()<3>();
+  return pattern;
 }
 
 }  // namespace chemomech::fem

@@ -52,17 +52,20 @@ struct Chunk {
 struct Pattern {
   index n_nodes = 0, n_triangles = 0;
   int nodes_per_triangle = 0;
+  Buffer<std::int32_t> corners;   // (n_triangles, nodes_per_triangle), the nodes of each triangle
   Buffer<std::int32_t> indptr;    // (n_nodes + 1,)
   Buffer<std::int32_t> indices;   // (n_blocks,), ascending in a row
   Buffer<std::uint32_t> scatter;  // (n_triangles, ElementBlocks::count)
   Buffer<std::uint8_t> own_rows;  // (n_triangles,), bit i: local node i belongs to the triangle's own chunk
   std::vector<Chunk> chunks;
 
+  View<const std::int32_t, 2> triangles() const { return {corners.data(), {n_triangles, index{nodes_per_triangle}}}; }
   index n_blocks() const { return static_cast<index>(indices.size()); }
 };
 
-// triangles: (n_triangles, 6) or (n_triangles, 3), every entry in [0, n_nodes).
-// Throws std::overflow_error when node, triangle or block numbers do not fit 31 bits.
-Pattern make_pattern(View<const std::int32_t, 2> triangles, index n_nodes);
+// triangles: (n_triangles, nodes_per_triangle), every entry in [0, n_nodes); the pattern keeps them, because its
+// scatter map is true for no others. nodes_per_triangle is 6 or 3. Throws std::overflow_error when node, triangle or
+// block numbers do not fit 31 bits.
+Pattern make_pattern(Buffer<std::int32_t> triangles, int nodes_per_triangle, index n_nodes);
 
 }  // namespace chemomech::fem

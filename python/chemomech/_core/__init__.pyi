@@ -20,7 +20,7 @@ class Pattern:
 
     Parameters
     ----------
-    triangles : (n_triangles, 6) or (n_triangles, 3) int32, C-contiguous.
+    triangles : (n_triangles, 6) or (n_triangles, 3) int32, C-contiguous; copied, so that it stays what was checked.
     n_nodes : number of nodes.
 
     Raises
@@ -49,7 +49,6 @@ class Pattern:
 def assemble_stiffness(
     pattern: Pattern,
     nodes: NDArray[np.float64],
-    triangles: NDArray[np.int32],
     stiffness: NDArray[np.float64],
     out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
@@ -59,9 +58,7 @@ def assemble_stiffness(
 
     Parameters
     ----------
-    pattern : made from the same triangles.
     nodes : (n_nodes, 2), nm.
-    triangles : (n_triangles, 6) or (n_triangles, 3).
     stiffness : (3, 3) symmetric, plane stress, Voigt order xx, yy, xy with engineering shear, GPa.
     out : (n_blocks, 2, 2), overwritten and returned; saves the pages of a new array.
 
@@ -73,7 +70,6 @@ def assemble_stiffness(
 def stress_loads(
     pattern: Pattern,
     nodes: NDArray[np.float64],
-    triangles: NDArray[np.int32],
     cells: NDArray[np.int32],
     stress: NDArray[np.float64],
 ) -> NDArray[np.float64]:
@@ -86,8 +82,8 @@ def stress_loads(
     """
 
 def cell_distortions(
+    pattern: Pattern,
     nodes: NDArray[np.float64],
-    triangles: NDArray[np.int32],
     cells: NDArray[np.int32],
     n_cells: int,
     displacement: NDArray[np.float64],
@@ -102,7 +98,8 @@ def cell_distortions(
 class BlockMatrix:
     """A block CSR matrix K times vectors (n, size of a block, k) of k columns.
 
-    The arrays are kept, not copied; ``indptr`` and ``indices`` are checked here, once, and made read-only.
+    ``values`` is kept, not copied; ``indptr`` and ``indices`` are copied and checked here, once. No output may share
+    memory with an input, but where that is said.
 
     Parameters
     ----------
@@ -143,7 +140,7 @@ class BlockMatrix:
         Parameters
         ----------
         inverse_diagonal : (n_rows, r, r), D^-1.
-        b, x, direction, out : (n_rows, r, k), different arrays. x may be None, which is zero; then alpha is not used.
+        b, x, direction, out : (n_rows, r, k). x may be None, which is zero; then alpha is not used.
         """
 
 class BlockMatrix32:

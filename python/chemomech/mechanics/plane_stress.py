@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from chemomech import _core
-from chemomech.arrays import Float, Int, Int32, require_shape
+from chemomech.arrays import Float, Int, require_shape
 from chemomech.mechanics.mesh import Mesh
 from chemomech.mechanics.multigrid import Multigrid
 from chemomech.sparse import factorise
@@ -55,7 +55,7 @@ class PlaneStress:
         self.held = mesh.boundary if held else np.empty(0, dtype=np.int32)
         self._free = np.delete(np.arange(n_nodes, dtype=np.int32), self.held)
         self._pattern = _core.Pattern(mesh.triangles, n_nodes)
-        matrix = _stiffness_matrix(self._pattern, mesh.nodes, mesh.triangles, stiffness_GPa)
+        matrix = _stiffness_matrix(self._pattern, mesh.nodes, stiffness_GPa)
         inside = _block_rows_and_columns(matrix, self._free, self._free)
         self._from_held = _block_rows_and_columns(matrix, self._free, self.held).tocsr()
         self._rigid = None if held else RigidModes(mesh.nodes, mesh.node_component)
@@ -100,7 +100,7 @@ class PlaneStress:
     def strain(self, displacement: Float) -> Float:
         """Mean strain of each cell (n_cells, 3, k) of a displacement (n_nodes, 2, k)."""
         mesh = self.mesh
-        gradient = _core.cell_distortions(mesh.nodes, mesh.triangles, mesh.cells, mesh.n_cells, displacement)
+        gradient = _core.cell_distortions(self._pattern, mesh.nodes, mesh.cells, mesh.n_cells, displacement)
         return np.stack([gradient[:, 0], gradient[:, 3], gradient[:, 1] + gradient[:, 2]], axis=1)
 
     def strain_transpose(self, vectors: Float) -> Float:
@@ -110,7 +110,7 @@ class PlaneStress:
     def _stress_loads(self, stress: Float) -> Float:
         mesh = self.mesh
         stress = np.ascontiguousarray(stress)
-        return _core.stress_loads(self._pattern, mesh.nodes, mesh.triangles, mesh.cells, stress)
+        return _core.stress_loads(self._pattern, mesh.nodes, mesh.cells, stress)
 
 
 class RigidModes:
@@ -182,7 +182,7 @@ class _Iteration:
     def __init__(self, matrix: sp.bsr_array, mesh: Mesh, stiffness_GPa: Float, free: Int) -> None:
         coarse = mesh.vertex_mesh
         pattern = _core.Pattern(coarse.triangles, len(coarse.nodes))
-        coarse_matrix = _stiffness_matrix(pattern, coarse.nodes, coarse.triangles, stiffness_GPa)
+        coarse_matrix = _stiffness_matrix(pattern, coarse.nodes, stiffness_GPa)
         free_vertices = np.flatnonzero(np.isin(coarse.vertices, free))
         modes = RigidModes(mesh.nodes, mesh.node_component).modes[coarse.vertices[free_vertices]].reshape(-1, 3)
         self._multigrid = Multigrid(
@@ -205,8 +205,8 @@ def _vertices_to_nodes(mesh: Mesh) -> sp.csr_array:
     return sp.csr_array((values, (rows, columns)), shape=(len(mesh.nodes), len(coarse.vertices)))
 
 
-def _stiffness_matrix(pattern: _core.Pattern, nodes: Float, triangles: Int32, stiffness_GPa: Float) -> sp.bsr_array:
-    values = _core.assemble_stiffness(pattern, nodes, triangles, stiffness_GPa)
+def _stiffness_matrix(pattern: _core.Pattern, nodes: Float, stiffness_GPa: Float) -> sp.bsr_array:
+    values = _core.assemble_stiffness(pattern, nodes, stiffness_GPa)
     return sp.bsr_array((values, pattern.indices, pattern.indptr), shape=(2 * len(nodes), 2 * len(nodes)))
 
 
