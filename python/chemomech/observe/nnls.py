@@ -197,12 +197,15 @@ def _tables(unit: Float, scale: Float) -> tuple[npt.NDArray[np.int64], Float]:
         return np.empty(0, np.int64), np.empty((0, _ENUMERATED, _ENUMERATED))
     sets = np.array(sorted(range(1 << k), key=lambda subset: -subset.bit_count()), np.int64)
     tables = np.zeros((1 << k, _ENUMERATED, _ENUMERATED))
-    for subset in range(1 << k):
-        inside = [bool(subset >> i & 1) for i in range(k)]
-        outside = np.logical_not(inside)
-        q, r = np.linalg.qr(unit[:, inside])
-        tables[subset][:k, :k][inside] = np.linalg.solve(r, q.T)
-        tables[subset][:k, :k][outside] = unit[:, outside].T @ (np.eye(k) - q @ q.T)
+    for size in range(k + 1):  # all sets of one size at a time
+        subsets = sets[np.bitwise_count(sets) == size]
+        member = (subsets[:, None] >> np.arange(k) & 1).astype(np.bool_)
+        inside = np.nonzero(member)[1].reshape(len(subsets), size)
+        outside = np.nonzero(~member)[1].reshape(len(subsets), k - size)
+        q, r = np.linalg.qr(unit.T[inside].swapaxes(1, 2))
+        q_transposed = q.swapaxes(1, 2)
+        tables[subsets[:, None], inside, :k] = np.linalg.solve(r, q_transposed)
+        tables[subsets[:, None], outside, :k] = unit.T[outside] @ (np.eye(k) - q @ q_transposed)
     tables[:, :k] /= scale[:, None]  # signs, all that matters of the gradients, stay
     return sets, tables
 
@@ -402,6 +405,7 @@ def _fit_pixels(
     x = np.zeros((small, _PITCH))
     one = np.empty(len(unit))
     work = np.zeros(9 * _ROW)
+    order = sets.copy()  # of this task alone: results do not depend on the number of threads
     n_slots = 256 if pivot else 0
     slots = np.full(n_slots, -1, np.int64)
     shared = np.empty((n_slots, small, small))
@@ -442,7 +446,7 @@ def _fit_pixels(
         settled[:n] = False
         if len(sets) > 0:
             for begin in range(0, n, _BLOCK):
-                _enumerate(reduced, begin, min(n - begin, _BLOCK), sets, tables, work, x, settled)
+                _enumerate(reduced, begin, min(n - begin, _BLOCK), order, tables, work, x, settled)
         for p in range(n):
             if settled[p]:
                 continue
@@ -570,7 +574,8 @@ def _enumerate(
 ) -> None:
     """Try the sets on up to a block of pixels until each has found its own.
 
-    One work array with constant offsets, and blocks always full, let the compiler see that nothing overlaps.
+    Sets that were of use move to the front, for the next pixels resemble these. One work array with constant offsets,
+    and blocks always full, let the compiler see that nothing overlaps.
     """
     for i in range(len(d)):
         source, target = d[i, at : at + n], work[i * _ROW : i * _ROW + _BLOCK]
@@ -579,9 +584,17 @@ def _enumerate(
         for p in range(n, _BLOCK):
             target[p] = source[0]
     work[8 * _ROW :] = 0
-    for subset in sets:
-        if _attempt(tables[subset], subset, work) == _BLOCK:
-            break
+    tried, settled_before, useful = 0, 0.0, 0
+    while tried < len(sets) and settled_before < _BLOCK:
+        subset = sets[tried]
+        settled_now = _attempt(tables[subset], subset, work)
+        if settled_now > settled_before:
+            for i in range(tried, useful, -1):
+                sets[i] = sets[i - 1]
+            sets[useful] = subset
+            useful += 1
+        tried += 1
+        settled_before = settled_now
     for p in range(_BLOCK):  # NaN and infinity satisfy the empty set
         work[p] = 0 * ((work[p] + work[_ROW + p]) + (work[2 * _ROW + p] + work[3 * _ROW + p]))
     for i in range(len(x)):
