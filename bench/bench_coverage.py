@@ -78,9 +78,8 @@ def main() -> None:
         print(f"{'boundary':10} {'misfit':13} {'error a':>8} {'error c':>8}   share of 95 % bands that hold the truth")
         for row in rows:
             shares = "  ".join(f"{method} {share:.2f}" for method, share in row["coverage"].items())
-            print(
-                f"{row['boundary']:10} {row['misfit']:13} {100 * row['error_a']:7.2f}% {100 * row['error_c']:7.2f}%   {shares}"
-            )
+            errors = f"{100 * row['error_a']:7.2f}% {100 * row['error_c']:7.2f}%"
+            print(f"{row['boundary']:10} {row['misfit']:13} {errors}   {shares}")
         print()
     best = results["noise"][0]
     if best["error_a"] > 0.05 or best["error_c"] > 0.12:

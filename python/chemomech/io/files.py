@@ -22,6 +22,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
 
 
+def writable(path: Path) -> None:
+    """Raise InputError when a file cannot be written at `path`, before anything is computed for it."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; the output needs a file name")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    with _refused(path), tempfile.TemporaryFile(dir=parent):
+        pass
+
+
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error what is in it is moved into `folder`.

@@ -28,6 +28,8 @@ from chemomech.learn.observation import Observation, View
 #: Random signs drawn per particle to estimate Q: enough pixels in all that Q is known to about a per cent.
 _PROBED_PIXELS = 20_000
 _MOST_PROBES = 8
+#: Gain in squared misfit, relative to its mean, below which a higher order is not taken.
+_WORTHLESS = 0.04
 #: Share of the spread of the basis over the pixels that must not be composition noise, in its least varied direction.
 _LEAST_SPREAD = 0.02
 #: Spread of the basis relative to its size below which the pixels hold too few different compositions.
@@ -284,7 +286,7 @@ def reference_offset(designs: Sequence[Design], solution: Fit) -> tuple[Float, F
         coupling += np.einsum("pi,pim->im", w, _restrict(design.strain_columns, order)[:, :2])
         weight += w.sum(axis=0)
         moment += (w * (design.strain - design.total_strain(solution.coefficients))[:, :2]).sum(axis=0)
-    covariance = np.linalg.inv(np.diag(weight) - coupling @ solution.inverse @ coupling.T)
+    covariance = np.linalg.inv(np.diag(weight) - coupling @ np.linalg.inv(_summed(designs, order)[0]) @ coupling.T)
     return covariance @ moment, np.sqrt(np.diag(covariance))
 
 
@@ -309,7 +311,8 @@ def choose_order(
     has no standard error and follows its own noise. They judge by the displacement where there is one: summed over
     many pixels it hardly feels the noise of the composition, which in the strain looks like curvature of the law.
     Orders are compared particle by particle, so that what all orders miss does not count (one-standard-error rule;
-    Hastie, Tibshirani & Friedman 2009, section 7.10).
+    Hastie, Tibshirani & Friedman 2009, section 7.10). An order that lowers the misfit by less than 2 % is not worth its
+    coefficients even when all particles agree: blur and registration of the maps do as much, in all of them alike.
 
     Raises
     ------
@@ -339,7 +342,7 @@ def choose_order(
     if len(folds) > 1:
         student = stats.t.ppf(stats.norm.cdf(1), len(folds) - 1)  # one standard deviation's probability, few judges
         error = student * excess.std(axis=1, ddof=1) / np.sqrt(len(folds))
-    return scores[int(np.argmax(excess.mean(axis=1) <= error))].order, scores
+    return scores[int(np.argmax(excess.mean(axis=1) <= np.maximum(error, _WORTHLESS)))].order, scores
 
 
 def _judge(design: Design) -> NormalEquations:
