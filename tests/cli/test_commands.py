@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -138,6 +140,24 @@ def test_the_script_prints_no_traceback_and_no_progress_off_a_terminal(small_sta
     bad = subprocess.run([*command[:4], "nothing.h5", "-o", "x"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == "chemomech: nothing.h5: no such file\n"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_nothing(small_stack, tmp_path, sent, code):
+    """Stopped as soon as it has begun to write: no folder, no temporary file."""
+    command = [sys.executable, "-m", "chemomech", "learn", str(small_stack), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not list(tmp_path.glob("out/.writing-*")):
+        assert process.poll() is None, "it ended before it began to write"
+        time.sleep(0.02)
+    process.send_signal(sent)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_names_what_is_there(capsys):

@@ -286,7 +286,7 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
         estimates["particle bootstrap"] = bootstrap
     residual = (
         f"the residual strain has {ratio:.2f} times the variance of the measurement noise, and noise alone makes "
-        f"particles differ this much with probability {chance:.2g}"
+        f"particles differ this much with probability {f'{chance:.2g}' if chance > 1e-6 else 'below 1e-6'}"
     )
     if ratio <= _UNEXPLAINED_RATIO and chance >= _UNLIKELY:
         return Uncertainty(estimates, "propagated", f"{residual}: it explains them", 1.0, ratio)
