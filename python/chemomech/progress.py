@@ -1,14 +1,26 @@
-"""Progress with time left on a terminal, silence everywhere else."""
+"""Progress with time left on a terminal, silence elsewhere; and the places where a long job lets itself be ended."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 #: Of the whole process, so that a bar inside another is drawn below it.
 _CONSOLE = Console(file=sys.stderr)
+_signals: list[int] = []
+
+
+def end_on_signal(number: int, frame: FrameType | None) -> None:
+    """Signal handler: end the process with 128 + number, clearing away what is being written.
+
+    Python drops an exception that a signal raises inside a destructor or a callback; the next step of any progress
+    bar raises it again.
+    """
+    _signals.append(number)
+    raise SystemExit(128 + number)
 
 
 @contextmanager
@@ -22,4 +34,10 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_CONSOLE, transient=True, disable=not _CONSOLE.is_terminal) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance() -> None:
+            bar.advance(task)
+            if _signals:
+                raise SystemExit(128 + _signals[0])
+
+        yield advance

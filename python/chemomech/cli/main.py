@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
@@ -14,8 +13,7 @@ from chemomech.cli.demo import demo
 from chemomech.cli.doctor import doctor
 from chemomech.cli.learn import learn
 from chemomech.errors import ConvergenceError, InputError
-
-_INTERRUPTED = 130
+from chemomech.progress import end_on_signal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,22 +45,21 @@ def run(arguments: list[str] | None = None) -> None:
     # --debug is accepted anywhere on the line, because it is added to a command that has just failed.
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    former = {number: signal.signal(number, end_on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        signal.signal(signal.SIGTERM, _terminate)
         code = app(arguments, prog_name="chemomech", standalone_mode=False)
     except (InputError, ConvergenceError, TyperException, MemoryError) as error:
         if debug:
             raise
         text = error.format_message() if isinstance(error, TyperException) else str(error) or "out of memory"
-        print(f"chemomech: {' '.join(text.split())}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        print("chemomech: interrupted; no file was left half-written", file=sys.stderr)
+        if text:  # without a command the help was the answer
+            print(f"chemomech: {' '.join(text.split())}", file=sys.stderr)
+        code = 2
+    except SystemExit as end:
+        code = end.code
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            print("chemomech: interrupted; no file was left half-written", file=sys.stderr)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     sys.exit(code or 0)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """A queue's time limit ends the process like an error, so that what was being written is cleared away."""
-    sys.exit(128 + number)

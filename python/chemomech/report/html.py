@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from chemomech import __version__
 from chemomech.arrays import Float
 from chemomech.learn.eigenstrain import EigenstrainResult
+from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.curves import (
     plot_expansion,
@@ -58,14 +59,16 @@ class _Particle:
 class _Gallery:
     """Writes each figure once, as a PNG file, and hands out the same bytes for the page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, advance: Callable[[], None]) -> None:
         self._folder = folder
+        self._advance = advance
         self._folder.mkdir()
         self._used: set[str] = set()
 
     def add(self, figure: Figure, stem: str, alt: str) -> _Image:
         data = png(figure)
         (self._folder / f"{self._free(stem)}.png").write_bytes(data)
+        self._advance()
         width, height = figure.get_size_inches() * _SCREEN
         return _Image("data:image/png;base64," + base64.b64encode(data).decode(), alt, round(width), round(height))
 
@@ -102,11 +105,24 @@ def write_report(
 
     >>> write_report(Path("out"), result, inputs=[Path("maps.h5")], options={"order": "auto"})
     """
-    gallery = _Gallery(folder / "figures")
+    n_particles = len(result.particles)
+    n_figures = 7 + min(n_particles, _MOST_IN_FULL) + len(extra_figures)
+    with progress("figures", n_figures) as advance:
+        page = _page(_Gallery(folder / "figures", advance), result, inputs, options, extra_figures)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _page(
+    gallery: _Gallery,
+    result: EigenstrainResult,
+    inputs: Sequence[Path],
+    options: Mapping[str, str],
+    extra_figures: Sequence[tuple[str, Figure]],
+) -> str:
     model = result.main
     law = result.laws[model]
     names = list(result.particles)
-    page = _template().render(
+    return _template().render(
         result=result,
         model=model,
         expansion=_along(law.derivative(0.5), law.derivative_band(0.5)),
@@ -160,7 +176,6 @@ def write_report(
         provenance=[tables.input_table(inputs), tables.option_table(options), tables.version_table()],
         version=__version__,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _order_figure(gallery: _Gallery, result: EigenstrainResult) -> _Image | None:
