@@ -286,7 +286,8 @@ def reference_offset(designs: Sequence[Design], solution: Fit) -> tuple[Float, F
         coupling += np.einsum("pi,pim->im", w, _restrict(design.strain_columns, order)[:, :2])
         weight += w.sum(axis=0)
         moment += (w * (design.strain - design.total_strain(solution.coefficients))[:, :2]).sum(axis=0)
-    covariance = np.linalg.inv(np.diag(weight) - coupling @ np.linalg.inv(_summed(designs, order)[0]) @ coupling.T)
+    gram = np.sum([design.equations["strain"].restricted(order).gram for design in designs], axis=0)
+    covariance = np.linalg.inv(np.diag(weight) - coupling @ np.linalg.inv(gram) @ coupling.T)
     return covariance @ moment, np.sqrt(np.diag(covariance))
 
 
@@ -311,8 +312,9 @@ def choose_order(
     has no standard error and follows its own noise. They judge by the displacement where there is one: summed over
     many pixels it hardly feels the noise of the composition, which in the strain looks like curvature of the law.
     Orders are compared particle by particle, so that what all orders miss does not count (one-standard-error rule;
-    Hastie, Tibshirani & Friedman 2009, section 7.10). An order that lowers the misfit by less than 2 % is not worth its
-    coefficients even when all particles agree: blur and registration of the maps do as much, in all of them alike.
+    Hastie, Tibshirani & Friedman 2009, section 7.10). An order that lowers the misfit of displacements by less than
+    2 % is not worth its coefficients even when all particles agree: blur and registration of the maps do as much, in
+    all of them alike.
 
     Raises
     ------
@@ -342,7 +344,9 @@ def choose_order(
     if len(folds) > 1:
         student = stats.t.ppf(stats.norm.cdf(1), len(folds) - 1)  # one standard deviation's probability, few judges
         error = student * excess.std(axis=1, ddof=1) / np.sqrt(len(folds))
-    return scores[int(np.argmax(excess.mean(axis=1) <= np.maximum(error, _WORTHLESS)))].order, scores
+    # The strain of a single pixel is mostly noise, so that no order gains much there.
+    worthless = _WORTHLESS if "displacement" in designs[0].equations else 0.0
+    return scores[int(np.argmax(excess.mean(axis=1) <= np.maximum(error, worthless)))].order, scores
 
 
 def _judge(design: Design) -> NormalEquations:
