@@ -69,8 +69,11 @@ def coverage(n_sets, particles, law, **options):
 
 
 def test_bands_hold_the_truth_as_often_as_they_promise():
-    """100 sets of three small particles with domains six pixels wide (at three the discretisation costs 5 %). Two independent coefficients a set and axis: 200 trials at 95 % have a
-    standard deviation of 1.5 %, so 90 to 99 % is three of them below, and the discretisation may cost one."""
+    """100 sets of three particles with domains six pixels wide (at three the discretisation costs 5 % of the bands).
+
+    Two independent coefficients a set and axis: 200 trials at 95 % have a standard deviation of 1.5 %, so 90 to 99 %
+    is three of them below, and the discretisation may cost one.
+    """
     small = [make_particle(f"P{i}", OTHER_LAW, length_nm=1800, pixel_size_nm=25, seed=i) for i in range(3)]
     along_a, along_c = coverage(100, small, OTHER_LAW)
     assert 0.90 <= along_a <= 0.995
