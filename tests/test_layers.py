@@ -1,4 +1,4 @@
-"""Imports point one way; siblings do not import each other (but report may use io)."""
+"""Imports point one way; siblings do not import each other."""
 
 import ast
 from pathlib import Path
@@ -16,7 +16,6 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-MAY_USE_SIBLING = {("report", "io")}
 
 
 def room_of(module):
@@ -48,6 +47,6 @@ def test_imports_point_downwards(path):
     room = path.relative_to(PACKAGE).with_suffix("").parts[0]
     assert room in LEVEL, f"{path}: the room {room} has no layer; give it one here"
     for line, other in imported_rooms(path):
-        same_layer = LEVEL[other] == LEVEL[room] > 0 and other != room and (room, other) not in MAY_USE_SIBLING
+        same_layer = LEVEL[other] == LEVEL[room] > 0 and other != room
         assert LEVEL[other] <= LEVEL[room], f"{path}:{line}: {room} imports {other}, which stands above it"
         assert not same_layer, f"{path}:{line}: {room} imports its sibling {other}"

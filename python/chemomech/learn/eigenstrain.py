@@ -148,8 +148,8 @@ def learn_eigenstrain(
     Parameters
     ----------
     particles : the aligned maps; names must differ.
-    order : Legendre order, or "auto" to choose it from 1..5 on the held-out particles, or with each particle held
-        out in turn.
+    order : Legendre order, or "auto" to choose it from 1..5 with each particle held out in turn, and on those of
+        `test`.
     test : names of particles that are kept out of the fit.
     boundary : "free" for traction-free edges, "dirichlet" to hold the edge at the measured displacement.
     misfit : "strain" compares strains (white noise, the rotation is not read), "displacement" the displacement

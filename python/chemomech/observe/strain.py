@@ -91,7 +91,9 @@ class InverseGradient:
                 laplacian = laplacian + weighted @ difference
                 integrate.append(weighted @ mean * pixel_size_nm)
             self._integrate.append(integrate)
-            self._solve.append(_laplacian_solver(laplacian, component))
+            # With equal weights both components share one matrix, and so its factor.
+            shared = deviation is None and self._solve
+            self._solve.append(self._solve[0] if shared else _laplacian_solver(laplacian, component))
 
     def displacement(self, distortion: Float) -> Float:
         """Displacement (n_pixels, 2) in nm of a distortion (n_pixels, 4)."""
