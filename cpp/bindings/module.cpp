@@ -5,6 +5,7 @@
 
 namespace chemomech {
 
+void bind_dislocation(pybind11::module_& m);
 void bind_fem(pybind11::module_& m);
 
 namespace {
@@ -30,5 +31,6 @@ pybind11::dict compiled() {
 
 PYBIND11_MODULE(CHEMOMECH_MODULE, m) {
   m.def("compiled", &chemomech::compiled);
+  chemomech::bind_dislocation(m);
   chemomech::bind_fem(m);
 }

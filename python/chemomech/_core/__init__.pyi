@@ -174,3 +174,57 @@ def combine(
 
 def dot(x: NDArray[np.float64], y: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
     """Sums (k,) over rows of x y, both (n, k); the same to the bit for any number of threads."""
+
+def solve_sextic(
+    stiffness: NDArray[np.float64], burgers: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Distortion of a straight dislocation along axis 3 as rational functions; Barnett and Lothe's matrix.
+
+    du_i/dx_j = sum_k numerators[i, j, k] x^(5-k) y^k / sum_k denominator[k] x^(6-k) y^k.
+
+    Parameters
+    ----------
+    stiffness : (6, 6) Voigt, engineering shears, positive definite, in the frame of the line, GPa.
+    burgers : (3,) in that frame, nm.
+
+    Returns
+    -------
+    numerators (3, 2, 6) nm, denominator (7,), and [[S, H], [-L, S^T]] (6, 6) with L in GPa.
+    """
+
+def evaluate_lines(
+    numerators: NDArray[np.float64],
+    denominator: NDArray[np.float64],
+    points: NDArray[np.float64],
+    lines: NDArray[np.float64],
+    signs: NDArray[np.float64],
+    core: float,
+) -> NDArray[np.float64]:
+    """Rational functions (n, 4) or (n, 6) of `solve_sextic` at points (n, 2), summed over lines (m, 2) with signs (m,).
+
+    Each line's field is multiplied by r^2 / (r^2 + core^2).
+
+    Parameters
+    ----------
+    numerators : (4, 6) or (6, 6).
+    denominator : (7,).
+    """
+
+def displace_lines(
+    radial: NDArray[np.float64],
+    burgers: NDArray[np.float64],
+    series: NDArray[np.float64],
+    points: NDArray[np.float64],
+    lines: NDArray[np.float64],
+    signs: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Displacement (n, 3) at points (n, 2), summed over lines (m, 2) with signs (m,).
+
+    2 pi u = radial ln r + burgers phi + sum_k series[k, :, 0] cos 2(k+1)phi + series[k, :, 1] sin 2(k+1)phi,
+    phi in (-pi, pi].
+
+    Parameters
+    ----------
+    radial, burgers : (3,) nm.
+    series : (K, 3, 2) nm.
+    """
