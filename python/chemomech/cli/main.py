@@ -9,6 +9,7 @@ from typer.exceptions import TyperException
 
 from chemomech import __version__
 from chemomech.cli.compose import compose
+from chemomech.cli.contrast import contrast
 from chemomech.cli.demo import demo
 from chemomech.cli.doctor import doctor
 from chemomech.cli.learn import learn
@@ -21,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn the chemo-mechanics of phase-transforming solids from microscopy.",
 )
-for command in (demo, compose, learn, doctor):
+for command in (demo, compose, learn, contrast, doctor):
     app.command()(command)
 
 

@@ -161,7 +161,7 @@ class StraightDislocation:
         """(K, 3, 2): 2 pi (u - b phi / 2 pi) on the unit circle, cos and sin of 2k phi, k = 1..K."""
         n = 64
         while n <= 2**15:
-            angle: Float = np.pi / n * np.arange(n)
+            angle = np.linspace(0, np.pi, n, endpoint=False)
             around = np.column_stack([-np.sin(angle), np.cos(angle)])
             slope = 2 * np.pi * np.einsum("nij,nj->ni", self.distortion(_circle(angle)), around)
             terms = np.fft.rfft(slope, axis=0)[1:-1] / (n / 2)
