@@ -360,12 +360,11 @@ def _order_beside_core(dislocation: StraightDislocation) -> int:
     coarse = _core_kernel(dislocation, 16)
     for order in (32, 64, 128, 256):
         fine = _core_kernel(dislocation, order)
-        if np.abs(fine - coarse).max() <= _KERNEL_TOLERANCE * np.abs(fine).max():
+        change = float(np.abs(fine - coarse).max() / np.abs(fine).max())
+        if change <= _KERNEL_TOLERANCE:
             return order
         coarse = fine
-    raise ConvergenceError(
-        "the mean field of a pixel", iterations=order, residual=float(np.abs(fine - coarse).max()), tolerance=1e-11
-    )
+    raise ConvergenceError("the mean field of a pixel", iterations=order, residual=change, tolerance=_KERNEL_TOLERANCE)
 
 
 def _radius_of_far_rule(dislocation: StraightDislocation, quarters: _Rule) -> float:
