@@ -21,26 +21,24 @@ from chemomech.arrays import Float, require_shape
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.observe.line_profile import TOLERANCE
 
-#: Systems whose energy factor K b^2 is above this are left out of the candidates (Deng SI, Table S3: it removes those
-#: with Burgers vector [100] and keeps every other edge and mixed system).
-ENERGY_LIMIT_NJ_PER_M = 30.0
-
 _PER_UM2 = 1e-6
 _CHAINS, _STEPS, _MOST_STEPS = 128, 500, 64_000
 #: Independent samples wanted: the mean of a density is then known to 3 % of its standard deviation.
 _EFFECTIVE = 1000.0
 _MOST_SETS = 40
+#: Where nothing fits inside the tolerance, solutions count up to this times the closest one.
+_ROOM = 1.1
 _ADDED_PER_UM2 = 100.0
 
 
 @dataclass(frozen=True)
 class SystemSet:
-    """One of the sparsest sets: its systems, their densities (1/um^2) and the largest deviation of a peak."""
+    """One of the sparsest sets: systems, their densities, the largest deviation of a peak, and sum K b^2 rho."""
 
     labels: tuple[str, ...]
     density_per_um2: Float
     deviation: float
-    energy_nJ_per_m: float
+    energy_kJ_per_m3: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class DislocationSystems:
     density_per_um2 : (n,) least squares; among all solutions that fit equally well, the one of least energy.
     fitted_per_nm2 : (m,) its Lambda rho.
     explained : 1 - |rho* - Lambda rho| / |rho*|.
-    tolerance : inside which solutions count; more than asked for when the data admit none.
+    asked, tolerance : the tolerance asked for, and the one inside which solutions count, wider where there are none.
+    closest : the smallest largest deviation that any densities reach.
     sets : the sparsest sets, smallest deviation first.
     samples_per_um2 : (k, n) uniform over all solutions inside the tolerance.
     effective_samples : how many independent ones they are worth, for the least known density.
@@ -72,13 +71,20 @@ class DislocationSystems:
     density_per_um2: Float
     fitted_per_nm2: Float
     explained: float
+    asked: float
     tolerance: float
+    closest: float
     sets: Sequence[SystemSet]
     samples_per_um2: Float
     effective_samples: float
     added_alone: Float
     added_refitted: Float
     deviation: float
+
+    @property
+    def widened(self) -> bool:
+        """No densities fit inside the tolerance asked for."""
+        return self.tolerance > self.asked
 
     @property
     def std_per_um2(self) -> Float:
@@ -165,8 +171,9 @@ def find_systems(
     relative = _PER_UM2 * matrix / wanted[:, None]
     density = _least_energy(relative, energy)
     fitted = _PER_UM2 * matrix @ density
-    tolerance = max(tolerance, 1.05 * _smallest_deviation(relative))
-    samples, effective = _sample(relative, tolerance, seed)
+    closest = _smallest_deviation(relative)
+    allowed = tolerance if closest < tolerance else _ROOM * closest
+    samples, effective = _sample(relative, allowed, seed)
     added = [_with_more(relative, density, i) for i in range(len(labels))]
     return DislocationSystems(
         labels=tuple(labels),
@@ -177,8 +184,10 @@ def find_systems(
         density_per_um2=density,
         fitted_per_nm2=fitted,
         explained=float(1 - np.linalg.norm(wanted - fitted) / np.linalg.norm(wanted)),
-        tolerance=tolerance,
-        sets=sparsest_sets(labels, relative, energy, tolerance),
+        asked=tolerance,
+        tolerance=allowed,
+        closest=closest,
+        sets=sparsest_sets(labels, relative, energy, allowed),
         samples_per_um2=samples,
         effective_samples=effective,
         added_alone=np.array([alone for alone, _ in added]),
