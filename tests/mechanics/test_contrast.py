@@ -150,6 +150,39 @@ def test_the_screw_of_another_program():
     assert factor == pytest.approx(0.25, abs=1e-12)
 
 
+def test_aluminium_and_titanium_of_anizc():
+    """Edges with g along b; values of ANIZC (Borbely et al. 2003) to eight digits, as kept in the examples of pymls."""
+    aluminium = orthorhombic(
+        c11=116.3, c22=116.3, c33=116.3, c44=30.9, c55=30.9, c66=30.9, c12=64.8, c13=64.8, c23=64.8
+    )
+    factor = contrast_factor(
+        *((1, 1, 1), aluminium), burgers=(1, -1, 0), plane=(1, 1, 1), line=(-1, -1, 2), hkl=(1, -1, 0), powder=False
+    )
+    assert factor == pytest.approx(0.51008962, abs=1e-7)
+    # [11-20](0001)[1-100] of titanium in the orthohexagonal cell.
+    titanium = orthorhombic(
+        c11=135.6, c22=135.6, c33=145.7, c44=45.7, c55=45.7, c66=(135.6 - 71.1) / 2, c12=71.1, c13=24.1, c23=24.1
+    )
+    cell = (2.95, 2.95 * np.sqrt(3), 4.69)
+    system = {"burgers": (1, 0, 0), "plane": (0, 0, 1), "line": (0, 1, 0)}
+    factor = contrast_factor(cell, titanium, **system, hkl=(2, 0, 0), powder=False)
+    assert factor == pytest.approx(0.54240600, abs=2e-8)
+
+
+@pytest.mark.parametrize(
+    ("hkl", "printed"),
+    # 101 is printed 0.1773; only E11 counts there, and E11 = 0.473 of the same table gives 0.1763.
+    [((0, 2, 0), 0.1340), ((1, 1, 0), 0.4548), ((0, 2, 1), 0.0449), ((1, 0, 1), 0.1763)],
+)
+def test_forsterite_of_martinez_garcia(hkl, printed):
+    """[100](010)[001] in Pbnm, their Table 5 (2009) as kept in the examples of pymls; E11 has three digits."""
+    forsterite = orthorhombic(
+        c11=328.0, c22=200.0, c33=235.0, c44=66.7, c55=81.3, c66=80.9, c12=69.0, c13=69.0, c23=73.0
+    )
+    system = {"burgers": (1, 0, 0), "plane": (0, 1, 0), "line": (0, 0, 1)}
+    assert contrast_factor((4.775, 10.190, 5.978), forsterite, **system, hkl=hkl) == pytest.approx(printed, abs=3e-4)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(SLIP_SYSTEMS), directions)
 def test_the_powder_mean_is_over_all_signs(system, hkl):
