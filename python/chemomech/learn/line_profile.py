@@ -206,7 +206,7 @@ def _doubts(analyses: Mapping[str, PeakAnalysis]) -> list[str]:
     poor = [f"{name} ({chi2:.1f})" for name, chi2 in scatter.items() if chi2 > _POOR_FIT]
     if poor:
         told.append(
-            "The tails scatter about the fit by more than the noise of the intensities; chi-squared per degree of freedom, "
+            "The tails scatter about the fit by more than the noise; chi-squared per degree of freedom, "
             f"by whose root the standard errors are widened: {', '.join(poor)}."
         )
     return told

@@ -369,7 +369,7 @@ def _best_fit(
     fits = [_fit(q, y, order, start, reach, slope, noise, smooth) for start in starts]
     best = min((fit for fit in fits if fit is not None), key=lambda fit: fit.density_error, default=None)
     if best is None:
-        raise InputError("the peak has no tail above the noise, from which a density could be taken")
+        raise InputError("the tails of the peak have too few points, or stand too little above the noise, for a fit")
     return best
 
 
