@@ -68,9 +68,13 @@ void evaluate_as(View<const double, 2> numerators, View<const double, 1> denomin
         const double* line = lines.at(m);
         for (int v = 0; v < registers; ++v) add_line(f, x[v] - line[0], y[v] - line[1], signs.data[m], sum[v]);
       }
+      double values[n_fields][block];
+      for (int i = 0; i < n_fields; ++i) {
+        for (int v = 0; v < registers; ++v) store(values[i] + width * v, sum[v][i]);
+      }
       double* to = out.at(begin);
       for (int p = 0; p < count; ++p) {
-        for (int i = 0; i < n_fields; ++i) to[p * n_fields + i] = sum[p / width][i][p % width];
+        for (int i = 0; i < n_fields; ++i) to[p * n_fields + i] = values[i][p];
       }
     }
   });
