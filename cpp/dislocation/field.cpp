@@ -17,39 +17,49 @@ using Points = lanes<double, width>;
 // Below this many pairs a thread costs more than it gives.
 constexpr index pairs_worth_a_thread = 20000;
 
-template <int n_fields>
-struct Rational {
-  double top[n_fields][6], bottom[7];
+template <int n>
+struct Coefficients {
+  double hoop[n][6], denominator[7];
   double core2, floor;
 };
 
-// Every polynomial is split into parts even and odd in y, so that all of them share x^4, x^2 y^2 and y^4.
-template <int n_fields>
-void add_line(const Rational<n_fields>& f, Points x, Points y, double sign, Points (&sum)[n_fields]) {
-  const Points xx = x * x, yy = y * y, a = xx * xx, b = xx * yy, c = yy * yy;
-  const double* d = f.bottom;
-  const Points bottom = xx * (d[0] * a + d[2] * b + d[4] * c) + d[6] * (yy * c) +  //
-                        x * y * (d[1] * a + d[3] * b + d[5] * c);
-  const Points r2 = xx + yy;
-  const Points scale = sign * r2 / (bottom * (r2 + f.core2) + f.floor);
-  const Points sx = scale * x, sy = scale * y;
-  for (int i = 0; i < n_fields; ++i) {
-    const double* p = f.top[i];
-    sum[i] += sx * (p[0] * a + p[2] * b + p[4] * c) + sy * (p[1] * a + p[3] * b + p[5] * c);
+// Adds sign / (r^2 + core^2) times x and y to the first two sums, then times -y h_i and x h_i for each i. Even and odd
+// powers of y apart, every polynomial is a sum of the same products.
+template <int n>
+void add_line(const Coefficients<n>& f, Points x, Points y, double sign, Points (&sum)[2 * n + 2]) {
+  const Points xx = x * x, yy = y * y, xy = x * y, a = xx * xx, b = xx * yy, c = yy * yy;
+  const Points even_a = xx * a, even_b = xx * b, even_c = xx * c, odd_a = xy * a, odd_b = xy * b, odd_c = xy * c;
+  const auto polynomial = [&](const double* k) {
+    return k[0] * even_a + k[1] * odd_a + k[2] * even_b + k[3] * odd_b + k[4] * even_c + k[5] * odd_c;
+  };
+  const Points bottom = polynomial(f.denominator) + f.denominator[6] * (yy * c);
+  const Points scale = sign / (bottom * (xx + yy + f.core2) + f.floor);
+  const Points along_r = scale * bottom;
+  sum[0] += along_r * x;
+  sum[1] += along_r * y;
+  for (int i = 0; i < n; ++i) {
+    const Points along_phi = scale * polynomial(f.hoop[i]);
+    sum[2 * i + 2] -= along_phi * y;
+    sum[2 * i + 3] += along_phi * x;
   }
 }
 
-template <int n_fields>
-void evaluate_as(View<const double, 2> numerators, View<const double, 1> denominator, View<const double, 2> points,
-                 View<const double, 2> lines, View<const double, 1> signs, double core, View<double, 2> out) {
-  Rational<n_fields> f;
-  std::copy_n(numerators.data, 6 * n_fields, f.top[0]);
-  std::copy_n(denominator.data, 7, f.bottom);
+template <int n>
+void evaluate_as(View<const double, 1> radial, View<const double, 2> hoop, View<const double, 1> denominator,
+                 View<const double, 2> points, View<const double, 2> lines, View<const double, 1> signs, double core,
+                 View<double, 3> out) {
+  Coefficients<n> f;
+  std::copy_n(denominator.data, 7, f.denominator);
+  double constant[n];  // h_i on the y axis, taken out of it so that its y^6 is zero
+  for (int i = 0; i < n; ++i) {
+    constant[i] = *hoop.at(i, 6) / denominator.data[6];
+    for (int k = 0; k < 6; ++k) f.hoop[i][k] = *hoop.at(i, k) - constant[i] * denominator.data[k];
+  }
   f.core2 = core * core;
   f.floor = core > 0 ? std::numeric_limits<double>::min() : 0;  // 0 on a softened line, not 0 / 0
-  const index n = points.shape[0], n_lines = lines.shape[0];
+  const index n_lines = lines.shape[0];
   const index grain = std::max<index>(block, pairs_worth_a_thread / std::max<index>(n_lines, 1));
-  for_ranges(n, grain, [&](index first, index last) {
+  for_ranges(points.shape[0], grain, [&](index first, index last) {
     for (index begin = first; begin < last; begin += block) {
       const int count = static_cast<int>(std::min<index>(block, last - begin));
       double coordinates[2][block];
@@ -58,7 +68,7 @@ void evaluate_as(View<const double, 2> numerators, View<const double, 1> denomin
         coordinates[0][p] = point[0];
         coordinates[1][p] = point[1];
       }
-      Points sum[registers][n_fields] = {};
+      Points sum[registers][2 * n + 2] = {};
       Points x[registers], y[registers];
       for (int v = 0; v < registers; ++v) {
         x[v] = load<width>(coordinates[0] + width * v);
@@ -68,13 +78,17 @@ void evaluate_as(View<const double, 2> numerators, View<const double, 1> denomin
         const double* line = lines.at(m);
         for (int v = 0; v < registers; ++v) add_line(f, x[v] - line[0], y[v] - line[1], signs.data[m], sum[v]);
       }
-      double values[n_fields][block];
-      for (int i = 0; i < n_fields; ++i) {
-        for (int v = 0; v < registers; ++v) store(values[i] + width * v, sum[v][i]);
+      double values[2 * n][block];
+      for (int v = 0; v < registers; ++v) {
+        for (int i = 0; i < n; ++i) {
+          const double r = radial.data[i], h = constant[i];
+          store(values[2 * i] + width * v, r * sum[v][0] - h * sum[v][1] + sum[v][2 * i + 2]);
+          store(values[2 * i + 1] + width * v, r * sum[v][1] + h * sum[v][0] + sum[v][2 * i + 3]);
+        }
       }
       double* to = out.at(begin);
       for (int p = 0; p < count; ++p) {
-        for (int i = 0; i < n_fields; ++i) to[p * n_fields + i] = values[i][p];
+        for (int i = 0; i < 2 * n; ++i) to[2 * n * p + i] = values[i][p];
       }
     }
   });
@@ -82,12 +96,13 @@ void evaluate_as(View<const double, 2> numerators, View<const double, 1> denomin
 
 }  // namespace
 
-void evaluate(View<const double, 2> numerators, View<const double, 1> denominator, View<const double, 2> points,
-              View<const double, 2> lines, View<const double, 1> signs, double core, View<double, 2> out) {
-  if (numerators.shape[0] == 4) {
-    evaluate_as<4>(numerators, denominator, points, lines, signs, core, out);
+void evaluate(View<const double, 1> radial, View<const double, 2> hoop, View<const double, 1> denominator,
+              View<const double, 2> points, View<const double, 2> lines, View<const double, 1> signs, double core,
+              View<double, 3> out) {
+  if (hoop.shape[0] == 2) {
+    evaluate_as<2>(radial, hoop, denominator, points, lines, signs, core, out);
   } else {
-    evaluate_as<6>(numerators, denominator, points, lines, signs, core, out);
+    evaluate_as<3>(radial, hoop, denominator, points, lines, signs, core, out);
   }
 }
 

@@ -1,5 +1,6 @@
 #include "dislocation/sextic.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -122,24 +123,26 @@ Square<6> mean_over_directions(const Square<6>& n) {
 
 }  // namespace
 
-void solve_sextic(View<const double, 2> stiffness, View<const double, 1> burgers, View<double, 3> numerators,
-                  View<double, 1> denominator, View<double, 2> barnett_lothe) {
+void solve_sextic(View<const double, 2> stiffness, View<const double, 1> burgers, View<double, 1> radial,
+                  View<double, 2> hoop, View<double, 1> denominator, View<double, 2> barnett_lothe) {
   double modulus = 0;  // makes N a pure number
   for (int i = 0; i < 6; ++i) modulus += *stiffness.at(i, i) / 6;
   const Square<6> n = stroh_matrix(stiffness, 1 / modulus);
   const Square<6> j = mean_over_directions(n);
 
   // Faddeev: (x + y N) sum_k x^(5-k) y^k B_k = D, hence B_0 = 1, B_k = d_k - N B_(k-1), d_k = trace(N B_(k-1)) / k.
-  // a_k = B_k J (b, 0).
+  // With a_k = B_k J (b, 0): u,phi = x u,y - y u,x has x (N a_k) and -y a_k.
   Square<6> b{};
   for (int i = 0; i < 6; ++i) b[i][i] = 1;
   denominator.data[0] = 1;
   const Vector6 start = apply(j, Vector6{burgers.data[0], burgers.data[1], burgers.data[2], 0, 0, 0});
+  std::fill_n(hoop.data, hoop.size(), 0.);
+  for (int i = 0; i < 3; ++i) radial.data[i] = -start[i] / (2 * M_PI);
   for (int k = 0; k < 6; ++k) {
     const Vector6 along_x = apply(b, start), along_y = apply(n, along_x);
     for (int i = 0; i < 3; ++i) {
-      *numerators.at(i, 0, k) = -along_x[i] / (2 * M_PI);
-      *numerators.at(i, 1, k) = -along_y[i] / (2 * M_PI);
+      *hoop.at(i, k) -= along_y[i] / (2 * M_PI);
+      *hoop.at(i, k + 1) += along_x[i] / (2 * M_PI);
     }
     const Square<6> nb = multiply<6>(n, b);
     double trace = 0;

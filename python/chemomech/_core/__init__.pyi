@@ -177,10 +177,10 @@ def dot(x: NDArray[np.float64], y: NDArray[np.float64] | NDArray[np.float32]) ->
 
 def solve_sextic(
     stiffness: NDArray[np.float64], burgers: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Distortion of a straight dislocation along axis 3 as rational functions; Barnett and Lothe's matrix.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Displacement gradient of a straight dislocation along axis 3, and Barnett and Lothe's matrix.
 
-    du_i/dx_j = sum_k numerators[i, j, k] x^(5-k) y^k / sum_k denominator[k] x^(6-k) y^k.
+    r du_i/dr = radial[i] and du_i/dphi = sum_k hoop[i, k] x^(6-k) y^k / sum_k denominator[k] x^(6-k) y^k.
 
     Parameters
     ----------
@@ -189,25 +189,25 @@ def solve_sextic(
 
     Returns
     -------
-    numerators (3, 2, 6) nm, denominator (7,), and [[S, H], [-L, S^T]] (6, 6) with L in GPa.
+    radial (3,) nm, hoop (3, 7) nm, denominator (7,), and [[S, H], [-L, S^T]] (6, 6) with L in GPa.
     """
 
-def evaluate_lines(
-    numerators: NDArray[np.float64],
+def distort_lines(
+    radial: NDArray[np.float64],
+    hoop: NDArray[np.float64],
     denominator: NDArray[np.float64],
     points: NDArray[np.float64],
     lines: NDArray[np.float64],
     signs: NDArray[np.float64],
     core: float,
 ) -> NDArray[np.float64]:
-    """Rational functions (n, 4) or (n, 6) of `solve_sextic` at points (n, 2), summed over lines (m, 2) with signs (m,).
+    """du_i/dx_j (n, c, 2) at points (n, 2), summed over lines (m, 2) with signs (m,).
 
     Each line's field is multiplied by r^2 / (r^2 + core^2).
 
     Parameters
     ----------
-    numerators : (4, 6) or (6, 6).
-    denominator : (7,).
+    radial, hoop, denominator : (c,), (c, 7) and (7,) of `solve_sextic`; the first two components of u, or all three.
     """
 
 def displace_lines(

@@ -76,7 +76,7 @@ class StraightDislocation:
     def energy_factor_GPa(self) -> float:
         """K: the energy per length is K b^2 / (4 pi) ln(R / r0) (Foreman 1955); K b^2 = b L b (Barnett & Lothe)."""
         b = self.burgers_in_frame_nm
-        return float(-b @ self._barnett_lothe[3:, :3] @ b / (b @ b))
+        return float(-b @ self._sextic[3][3:, :3] @ b / (b @ b))
 
     def distortion(
         self, points_nm: Float, *, lines_nm: Float | None = None, signs: Float | None = None, core_nm: float = 0.0
@@ -91,13 +91,13 @@ class StraightDislocation:
         ------
         InputError : a wrong shape, or a negative `core_nm`.
         """
-        return self._evaluate(self._numerators, points_nm, lines_nm, signs, core_nm).reshape(-1, 3, 2)
+        return self._distort(3, points_nm, lines_nm, signs, core_nm)
 
     def plane_distortion(
         self, points_nm: Float, *, lines_nm: Float | None = None, signs: Float | None = None, core_nm: float = 0.0
     ) -> Float:
         """The part of `distortion` in the plane of the image: (n, 2, 2)."""
-        return self._evaluate(self._numerators[:4], points_nm, lines_nm, signs, core_nm).reshape(-1, 2, 2)
+        return self._distort(2, points_nm, lines_nm, signs, core_nm)
 
     def stress(
         self, points_nm: Float, *, lines_nm: Float | None = None, signs: Float | None = None, core_nm: float = 0.0
@@ -106,8 +106,8 @@ class StraightDislocation:
 
         Softened by `core_nm` like `distortion`, and with the same errors.
         """
-        numerators = self._stiffness_in_frame @ _STRAIN_OF_DISTORTION @ self._numerators
-        return self._evaluate(numerators, points_nm, lines_nm, signs, core_nm)
+        distortion = self._distort(3, points_nm, lines_nm, signs, core_nm).reshape(-1, 6)
+        return np.asarray(distortion @ (self._stiffness_in_frame @ _STRAIN_OF_DISTORTION).T)
 
     def displacement(self, points_nm: Float, *, lines_nm: Float | None = None, signs: Float | None = None) -> Float:
         """Displacement (n, 3) at points (n, 2), nm, up to a constant.
@@ -122,39 +122,31 @@ class StraightDislocation:
         ConvergenceError : the crystal is so anisotropic that 16384 terms do not give twelve digits.
         """
         points, lines, signs = _arguments(points_nm, lines_nm, signs)
-        b = self.burgers_in_frame_nm
-        radial = -self._barnett_lothe[:3, :3] @ b
-        return _core.displace_lines(radial, b, self._angular_series, points, lines, signs)
+        radial = 2 * np.pi * self._sextic[0]
+        return _core.displace_lines(radial, self.burgers_in_frame_nm, self._angular_series, points, lines, signs)
 
     @cached_property
     def _stiffness_in_frame(self) -> Float:
         return rotate_stiffness(self.stiffness_GPa, self.frame)
 
     @cached_property
-    def _sextic(self) -> tuple[Float, Float, Float]:
+    def _sextic(self) -> tuple[Float, Float, Float, Float]:
         solution = _core.solve_sextic(self._stiffness_in_frame, self.burgers_in_frame_nm)
-        barnett_lothe = solution[2]
+        barnett_lothe = solution[3]
         if not np.allclose(barnett_lothe @ barnett_lothe, -np.eye(6), rtol=0, atol=1e-6):
             raise InputError(
                 "stiffness_GPa is so close to singular that the field of a dislocation is lost in rounding"
             )
         return solution
 
-    @property
-    def _numerators(self) -> Float:
-        return self._sextic[0].reshape(6, 6)
-
-    @property
-    def _barnett_lothe(self) -> Float:
-        return self._sextic[2]
-
-    def _evaluate(
-        self, numerators: Float, points_nm: Float, lines_nm: Float | None, signs: Float | None, core_nm: float
+    def _distort(
+        self, components: int, points_nm: Float, lines_nm: Float | None, signs: Float | None, core_nm: float
     ) -> Float:
         points, lines, signs = _arguments(points_nm, lines_nm, signs)
         if not core_nm >= 0:
             raise InputError(f"core_nm must not be negative, got {core_nm}")
-        return _core.evaluate_lines(numerators, self._sextic[1], points, lines, signs, core_nm)
+        radial, hoop, denominator, _ = self._sextic
+        return _core.distort_lines(radial[:components], hoop[:components], denominator, points, lines, signs, core_nm)
 
     @cached_property
     def _angular_series(self) -> Float:
