@@ -85,6 +85,7 @@ def _peak_summary(result: LineProfileResult, name: str) -> dict[str, Any]:
 
 
 def _systems_summary(systems: DislocationSystems) -> dict[str, Any]:
+    mean = systems.samples_per_um2.mean(axis=0).tolist()
     low, median, high = np.percentile(systems.samples_per_um2, [5, 50, 95], axis=0).tolist()
     rows = enumerate(zip(systems.labels, systems.density_per_um2.tolist(), systems.std_per_um2.tolist(), strict=True))
     return {
@@ -92,6 +93,7 @@ def _systems_summary(systems: DislocationSystems) -> dict[str, Any]:
             label: {
                 "density_per_um2": density,
                 "std": std,
+                "mean_per_um2": mean[i],
                 "quantiles_per_um2": {"5": low[i], "50": median[i], "95": high[i]},
                 "energy_nJ_per_m": float(systems.energy_nJ_per_m[i]),
             }

@@ -36,7 +36,7 @@ Order = Literal[2, 4]
 #: Fewer points do not show tails and background.
 MIN_POINTS = 64
 #: The peak needs this many of its half widths at half maximum on either side.
-MIN_HALF_WIDTHS = 6.0
+MIN_HALF_WIDTHS = 5.0
 #: What Borbely & Groma (2001) and Deng (SI, IV) take as the error of the method.
 TOLERANCE = 0.15
 
@@ -105,7 +105,8 @@ class PeakAnalysis:
 
     Attributes
     ----------
-    q_per_nm, intensity : (n,) about the peak's centre, the instrument taken out.
+    q_per_nm, measured : (n,) about the peak's centre, as given.
+    intensity : (n,) with the instrument taken out.
     background : (n,) fitted under the peak.
     shift_per_nm : centre of the peak in the q that was given.
     integral_breadth_per_nm : area over maximum, without background.
@@ -113,6 +114,7 @@ class PeakAnalysis:
     """
 
     q_per_nm: Float
+    measured: Float
     intensity: Float
     background: Float
     shift_per_nm: float
@@ -201,13 +203,13 @@ def analyse_peak(
         )
     slope = _slope(q, y, reach)
     _refuse_neighbour(q, y - slope * q, noise, half_width, reach)
-    smooth = 0.0
+    measured, smooth = y, 0.0
     if instrument is not None:
         y, smooth = _without_instrument(q, y, *_checked(*instrument, "instrument: "))
     m2, m4 = (_best_fit(q, y, order, slope, noise, half_width, reach, smooth) for order in (2, 4))
     background = m2.background + slope * q
     breadth = m2.area / float((y - background).max())
-    return PeakAnalysis(q, y, background, centre, breadth, m2, m4)
+    return PeakAnalysis(q, measured, y, background, centre, breadth, m2, m4)
 
 
 def restricted_moment(q_per_nm: Float, intensity: Float, order: int) -> tuple[Float, Float]:
@@ -381,7 +383,7 @@ def _fit(
     flat = y - slope * q
     core, tail = distance < q_min, (distance >= q_min) & (distance <= q_max)
     # Steps are no shorter than what the division by the instrument smoothed over, so their noise is independent.
-    steps = int(min(_STEPS, tail.sum() // 8, (q_max - q_min) / smooth if smooth else _STEPS))
+    steps = int(min(_STEPS, tail.sum() // 4, (q_max - q_min) / smooth if smooth else _STEPS))
     if steps < 2 * _UNKNOWNS:
         return None
     index = np.minimum(((distance[tail] - q_min) / (q_max - q_min) * steps).astype(np.intp), steps - 1)

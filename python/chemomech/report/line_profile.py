@@ -73,10 +73,10 @@ def write_report(folder: Path, result: LineProfileResult, *, inputs: Sequence[Pa
 
 @rc_context(STYLE)
 def plot_peaks(result: LineProfileResult) -> Figure:
-    """Every peak as measured (the instrument taken out), and the background that was fitted under it."""
+    """Every peak as measured, and the background that was fitted under it."""
     figure, panels = _grid(len(result.peaks), _COLUMNS, 3.1, 2.3)
     for ax, (name, peak) in zip(panels, result.peaks.items(), strict=True):
-        positive = np.where(peak.intensity > 0, peak.intensity, np.nan)
+        positive = np.where(peak.measured > 0, peak.measured, np.nan)
         ax.plot(peak.q_per_nm, positive, ".", markersize=2, color=INK, label="Intensity")
         ax.plot(peak.q_per_nm, peak.background, color=MOMENT_COLOUR["M4"], linewidth=1.2, label="Background")
         ax.set_yscale("log")
