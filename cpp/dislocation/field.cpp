@@ -10,8 +10,7 @@
 namespace chemomech::dislocation {
 namespace {
 
-// Two registers of eight points at a time: one waits for its division while the other multiplies.
-constexpr int width = 8, registers = 2, block = width * registers;
+constexpr int width = 8;
 using Points = lanes<double, width>;
 
 // Below this many pairs a thread costs more than it gives.
@@ -34,13 +33,13 @@ void add_line(const Coefficients<n>& f, Points x, Points y, double sign, Points 
   };
   const Points bottom = polynomial(f.denominator) + f.denominator[6] * (yy * c);
   const Points scale = sign / (bottom * (xx + yy + f.core2) + f.floor);
-  const Points along_r = scale * bottom;
-  sum[0] += along_r * x;
-  sum[1] += along_r * y;
+  const Points scaled_x = scale * x, scaled_y = scale * y;
+  sum[0] += scaled_x * bottom;
+  sum[1] += scaled_y * bottom;
   for (int i = 0; i < n; ++i) {
-    const Points along_phi = scale * polynomial(f.hoop[i]);
-    sum[2 * i + 2] -= along_phi * y;
-    sum[2 * i + 3] += along_phi * x;
+    const Points top = polynomial(f.hoop[i]);
+    sum[2 * i + 2] -= scaled_y * top;
+    sum[2 * i + 3] += scaled_x * top;
   }
 }
 
@@ -58,33 +57,27 @@ void evaluate_as(View<const double, 1> radial, View<const double, 2> hoop, View<
   f.core2 = core * core;
   f.floor = core > 0 ? std::numeric_limits<double>::min() : 0;  // 0 on a softened line, not 0 / 0
   const index n_lines = lines.shape[0];
-  const index grain = std::max<index>(block, pairs_worth_a_thread / std::max<index>(n_lines, 1));
+  const index grain = std::max<index>(width, pairs_worth_a_thread / std::max<index>(n_lines, 1));
   for_ranges(points.shape[0], grain, [&](index first, index last) {
-    for (index begin = first; begin < last; begin += block) {
-      const int count = static_cast<int>(std::min<index>(block, last - begin));
-      double coordinates[2][block];
-      for (int p = 0; p < block; ++p) {
+    for (index begin = first; begin < last; begin += width) {
+      const int count = static_cast<int>(std::min<index>(width, last - begin));
+      double coordinates[2][width];
+      for (int p = 0; p < width; ++p) {
         const double* point = points.at(begin + std::min(p, count - 1));
         coordinates[0][p] = point[0];
         coordinates[1][p] = point[1];
       }
-      Points sum[registers][2 * n + 2] = {};
-      Points x[registers], y[registers];
-      for (int v = 0; v < registers; ++v) {
-        x[v] = load<width>(coordinates[0] + width * v);
-        y[v] = load<width>(coordinates[1] + width * v);
-      }
+      const Points x = load<width>(coordinates[0]), y = load<width>(coordinates[1]);
+      Points sum[2 * n + 2] = {};
       for (index m = 0; m < n_lines; ++m) {
         const double* line = lines.at(m);
-        for (int v = 0; v < registers; ++v) add_line(f, x[v] - line[0], y[v] - line[1], signs.data[m], sum[v]);
+        add_line(f, x - line[0], y - line[1], signs.data[m], sum);
       }
-      double values[2 * n][block];
-      for (int v = 0; v < registers; ++v) {
-        for (int i = 0; i < n; ++i) {
-          const double r = radial.data[i], h = constant[i];
-          store(values[2 * i] + width * v, r * sum[v][0] - h * sum[v][1] + sum[v][2 * i + 2]);
-          store(values[2 * i + 1] + width * v, r * sum[v][1] + h * sum[v][0] + sum[v][2 * i + 3]);
-        }
+      double values[2 * n][width];
+      for (int i = 0; i < n; ++i) {
+        const double r = radial.data[i], h = constant[i];
+        store(values[2 * i], r * sum[0] - h * sum[1] + sum[2 * i + 2]);
+        store(values[2 * i + 1], r * sum[1] + h * sum[0] + sum[2 * i + 3]);
       }
       double* to = out.at(begin);
       for (int p = 0; p < count; ++p) {
