@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "base/simd.hpp"
 #include "base/threads.hpp"
@@ -120,7 +121,7 @@ void displacement(View<const double, 1> radial, View<const double, 1> burgers, V
           s = s * c1 + c * s1;
           c = next;
         }
-        for (int i = 0; i < 3; ++i) sum[i] += signs.data[m] / (2 * M_PI) * u[i];
+        for (int i = 0; i < 3; ++i) sum[i] += signs.data[m] / (2 * std::numbers::pi) * u[i];
       }
       std::copy_n(sum, 3, out.at(n));
     }

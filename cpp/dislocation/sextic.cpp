@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <numbers>
 #include <utility>
 
 namespace chemomech::dislocation {
@@ -101,7 +103,7 @@ Square<6> stroh_matrix(View<const double, 2> stiffness, double scale) {
 Square<6> mean_over_directions(const Square<6>& n) {
   Square<6> y = n;
   constexpr int most = 64;  // 8 to 12 are usual; rounding ends the decrease of the steps
-  double last = INFINITY;
+  double last = std::numeric_limits<double>::infinity();
   for (int iteration = 0; iteration < most; ++iteration) {
     const Inverse<6> inverse = invert<6>(y);
     const double scale = last > 1e-2 ? std::pow(std::abs(inverse.determinant), -1. / 6) : 1;
@@ -137,12 +139,12 @@ void solve_sextic(View<const double, 2> stiffness, View<const double, 1> burgers
   denominator.data[0] = 1;
   const Vector6 start = apply(j, Vector6{burgers.data[0], burgers.data[1], burgers.data[2], 0, 0, 0});
   std::fill_n(hoop.data, hoop.size(), 0.);
-  for (int i = 0; i < 3; ++i) radial.data[i] = -start[i] / (2 * M_PI);
+  for (int i = 0; i < 3; ++i) radial.data[i] = -start[i] / (2 * std::numbers::pi);
   for (int k = 0; k < 6; ++k) {
     const Vector6 along_x = apply(b, start), along_y = apply(n, along_x);
     for (int i = 0; i < 3; ++i) {
-      *hoop.at(i, k) -= along_y[i] / (2 * M_PI);
-      *hoop.at(i, k + 1) += along_x[i] / (2 * M_PI);
+      *hoop.at(i, k) -= along_y[i] / (2 * std::numbers::pi);
+      *hoop.at(i, k + 1) += along_x[i] / (2 * std::numbers::pi);
     }
     const Square<6> nb = multiply<6>(n, b);
     double trace = 0;

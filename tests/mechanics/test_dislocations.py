@@ -290,6 +290,12 @@ def test_lines_add_up(n):
         assert close(alone, total, 1e-14 if method == line.stress else 0)
 
 
+def test_no_points_and_no_lines_are_no_field():
+    line = StraightDislocation(OLIVINE, MISFIT)
+    assert line.distortion(np.zeros((0, 2))).shape == (0, 3, 2)
+    assert np.all(line.stress(random_points(9), lines_nm=np.zeros((0, 2))) == 0)
+
+
 # The density on pixels.
 
 
@@ -419,3 +425,5 @@ def test_wrong_arguments_are_refused():
         field.distortion(np.zeros((4, 3)))
     with pytest.raises(InputError, match=r"values must have shape \(3, 4, 2, 2\)"):
         field.adjoint(np.zeros((3, 4, 4)))
+    with pytest.raises(InputError, match="density_per_nm2 must be finite; outside a particle it is 0"):
+        field.distortion(np.full((3, 4), np.nan))

@@ -173,8 +173,7 @@ class DensityField:
 
     The distortion of a pixel is the mean over that pixel of the field of density spread evenly over every pixel, itself
     included (Deng SI, eq. 6.4, with the core integrated, not sampled). Around the map the crystal goes on without
-    dislocations; nothing wraps around. The kernel is computed and transformed once, here: 64 bytes a pixel of a map
-    padded to twice its length and width.
+    dislocations; nothing wraps around. The kernel is computed and transformed once, here; it keeps 64 bytes a pixel.
 
     Parameters
     ----------
@@ -218,9 +217,9 @@ class DensityField:
 
         Raises
         ------
-        InputError : another shape.
+        InputError : another shape, or a value that is not finite.
         """
-        require_shape(density_per_nm2, "density_per_nm2", self.shape)
+        self._require(density_per_nm2, "density_per_nm2", self.shape)
         spectrum = 1j * self._transform(density_per_nm2)
         out = np.empty((*self.shape, 4))
         for component, kernel in enumerate(self._spectrum):
@@ -232,14 +231,19 @@ class DensityField:
 
         Raises
         ------
-        InputError : another shape.
+        InputError : another shape, or a value that is not finite.
         """
-        require_shape(values, "values", (*self.shape, 2, 2))
+        self._require(values, "values", (*self.shape, 2, 2))
         parts = values.reshape(*self.shape, 4)
         total = self._spectrum[0] * self._transform(parts[..., 0])
         for component in range(1, 4):
             total += self._spectrum[component] * self._transform(parts[..., component])
         return self._back(-1j * total)
+
+    def _require(self, values: Float, name: str, shape: tuple[int, ...]) -> None:
+        require_shape(values, name, shape)
+        if not np.isfinite(values).all():  # one NaN would be everywhere after the transform
+            raise InputError(f"{name} must be finite; outside a particle it is 0")
 
     # Rows that are all padding are not transformed.
     def _transform(self, values: Float) -> npt.NDArray[np.complex128]:
