@@ -16,7 +16,7 @@ from chemomech.learn.eigenstrain import learn_eigenstrain
 from chemomech.learn.law import EigenstrainLaw
 from chemomech.observe.maps import CorrelativeMaps
 from chemomech.report import curves, maps
-from chemomech.report.html import write_report
+from chemomech.report.eigenstrain import write_report
 from chemomech.report.sheet import nice_above, nice_length
 from chemomech.report.tables import with_half_width
 
@@ -131,7 +131,7 @@ def test_particles_too_thin_for_an_incompatibility(tmp_path):
 
 
 def test_many_particles_are_on_contact_sheets(tmp_path, monkeypatch):
-    monkeypatch.setattr("chemomech.report.html._MOST_IN_FULL", 2)
+    monkeypatch.setattr("chemomech.report.eigenstrain._MOST_IN_FULL", 2)
     many = [particle("same name" + "?" * i, i, 9, 14) for i in range(4)]
     page = write(tmp_path, learn_eigenstrain(many, order=1))
     names = {file.name for file in (tmp_path / "figures").iterdir()}

@@ -25,7 +25,7 @@ def demo(
     from chemomech.io.files import output_folder
     from chemomech.learn.eigenstrain import learn_eigenstrain
     from chemomech.learn.twins import TWIN_LAW, expansion_error, make_experiment, noise_robustness
-    from chemomech.report.html import write_report
+    from chemomech.report.eigenstrain import write_report
     from chemomech.report.robustness import plot_noise_robustness, plot_truth
     from chemomech.report.style import figure_of
 

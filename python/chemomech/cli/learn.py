@@ -38,7 +38,7 @@ def learn(
     from chemomech.io.eigenstrain import write_result
     from chemomech.io.files import output_folder
     from chemomech.learn.eigenstrain import learn_eigenstrain
-    from chemomech.report.html import write_report
+    from chemomech.report.eigenstrain import write_report
 
     with output_folder(output) as folder:
         particles = read_stack(maps)

@@ -1,17 +1,12 @@
-"""The page a microscopist can put in front of a colleague: one file with every figure and number inside."""
+"""The page of `learn`, which a microscopist can put in front of a colleague: every figure and number inside."""
 
-import base64
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chemomech import __version__
 from chemomech.arrays import Float
 from chemomech.learn.eigenstrain import EigenstrainResult
 from chemomech.progress import progress
@@ -26,25 +21,13 @@ from chemomech.report.curves import (
     relative_to_M0,
 )
 from chemomech.report.maps import plot_contact_sheet, plot_particle
-from chemomech.report.style import figure_of, png
+from chemomech.report.page import Gallery, Picture, render
 
 #: Particles whose maps the page shows in full; when there are more, contact sheets show all of them.
 _MOST_IN_FULL = 12
 _PARTICLES_A_SHEET = 24
 #: Particles whose maps stand open; the others wait behind a click.
 _OPEN = 3
-#: CSS pixels per inch of a figure.
-_SCREEN = 105
-
-
-@dataclass(frozen=True)
-class _Image:
-    """A figure as the page embeds it: data URI, text for those who cannot see it, size in CSS pixels."""
-
-    source: str
-    alt: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -53,37 +36,7 @@ class _Particle:
 
     name: str
     caption: str
-    picture: _Image
-
-
-class _Gallery:
-    """Writes each figure once, as a PNG file, and hands out the same bytes for the page."""
-
-    def __init__(self, folder: Path, advance: Callable[[], None]) -> None:
-        self._folder = folder
-        self._advance = advance
-        self._folder.mkdir()
-        self._used: set[str] = set()
-
-    def add(self, figure: Figure, stem: str, alt: str) -> _Image:
-        data = png(figure)
-        (self._folder / f"{self._free(stem)}.png").write_bytes(data)
-        self._advance()
-        width, height = figure.get_size_inches() * _SCREEN
-        return _Image("data:image/png;base64," + base64.b64encode(data).decode(), alt, round(width), round(height))
-
-    def add_axes(self, ax: Axes, stem: str, alt: str) -> _Image:
-        return self.add(figure_of(ax), stem, alt)
-
-    def _free(self, stem: str) -> str:
-        """A file name from arbitrary text that differs from those before it, on any file system."""
-        plain = re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_")[:60]
-        name, count = plain, 1
-        while name.lower() in self._used:
-            count += 1
-            name = f"{plain}_{count}"
-        self._used.add(name.lower())
-        return name
+    picture: Picture
 
 
 def write_report(
@@ -108,12 +61,12 @@ def write_report(
     n_particles = len(result.particles)
     n_figures = 7 + min(n_particles, _MOST_IN_FULL) + len(extra_figures)
     with progress("figures", n_figures) as advance:
-        page = _page(_Gallery(folder / "figures", advance), result, inputs, options, extra_figures)
+        page = _page(Gallery(advance, folder / "figures"), result, inputs, options, extra_figures)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _page(
-    gallery: _Gallery,
+    gallery: Gallery,
     result: EigenstrainResult,
     inputs: Sequence[Path],
     options: Mapping[str, str],
@@ -122,7 +75,8 @@ def _page(
     model = result.main
     law = result.laws[model]
     names = list(result.particles)
-    return _template().render(
+    return render(
+        "eigenstrain.html.j2",
         result=result,
         model=model,
         expansion=_along(law.derivative(0.5), law.derivative_band(0.5)),
@@ -174,18 +128,17 @@ def _page(
         noise_table=tables.noise_table(result),
         particle_table=tables.particle_table(result),
         provenance=[tables.input_table(inputs), tables.option_table(options), tables.version_table()],
-        version=__version__,
     )
 
 
-def _order_figure(gallery: _Gallery, result: EigenstrainResult) -> _Image | None:
+def _order_figure(gallery: Gallery, result: EigenstrainResult) -> Picture | None:
     if not result.order_selection:
         return None
     alt = f"Root-mean-square misfit against Legendre order; order {result.order} was chosen."
     return gallery.add_axes(plot_order_selection(result), "order_selection", alt)
 
 
-def _particle(gallery: _Gallery, result: EigenstrainResult, name: str) -> _Particle:
+def _particle(gallery: Gallery, result: EigenstrainResult, name: str) -> _Particle:
     particle = result.particles[name]
     caption = f"mean X {particle.maps.mean_composition:.2f}, {particle.maps.mask.sum()} pixels"
     if np.isfinite(particle.rms_incompatibility_per_nm2):
@@ -196,7 +149,7 @@ def _particle(gallery: _Gallery, result: EigenstrainResult, name: str) -> _Parti
     return _Particle(name, caption, gallery.add(plot_particle(result, name), f"particle_{name}", alt))
 
 
-def _contact_sheets(gallery: _Gallery, result: EigenstrainResult, names: Sequence[str]) -> list[_Image]:
+def _contact_sheets(gallery: Gallery, result: EigenstrainResult, names: Sequence[str]) -> list[Picture]:
     sheets = []
     for start in range(0, len(names), _PARTICLES_A_SHEET):
         shown = names[start : start + _PARTICLES_A_SHEET]
@@ -208,14 +161,3 @@ def _contact_sheets(gallery: _Gallery, result: EigenstrainResult, names: Sequenc
 def _along(values: Float, half_widths: Float) -> list[str]:
     """Numbers in % with their half-widths, along a and c."""
     return [tables.with_half_width(100 * v, 100 * half) for v, half in zip(values, half_widths, strict=True)]
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
