@@ -16,14 +16,19 @@ def compose(
 ) -> None:
     """Fit the composition to X-ray spectra and align it with the lattice maps.
 
-    Leaves aligned maps (correlative-stack/1) that `learn` reads.
+    Leaves aligned maps (correlative-stack/1) that `learn` reads, and beside them a page of the same name, MAPS.html.
     """
+    from chemomech.errors import InputError
     from chemomech.io.correlative import write_stack
-    from chemomech.io.files import writable
+    from chemomech.io.files import atomic_path, writable
     from chemomech.io.raw import read_raw
     from chemomech.observe.composition import compose_particle
     from chemomech.progress import progress
+    from chemomech.report.composition import write_report
 
+    page = output.with_suffix(".html")
+    if page == output:
+        raise InputError(f"{output}: the page takes this name; give the maps another ending, such as .h5")
     writable(output)
     references, particles = read_raw(raw)
     composed = []
@@ -40,7 +45,10 @@ def compose(
         for each in composed
     }
     write_stack(output, [each.maps for each in composed], attributes)
+    with atomic_path(page) as temporary:
+        write_report(temporary, composed, inputs=[raw])
     for each in composed:
         shift, score = each.registration.translation_nm, each.registration.score
         log.info("%s: shifted by %+.0f, %+.0f nm, correlation %.3f", each.maps.name, *shift, score)
     log.info("maps: %s", output.resolve())
+    log.info("report: %s", page.resolve())
