@@ -13,9 +13,9 @@ N = int(MASK.sum())
 
 
 def observation(maps, boundary, model="M1"):
-    if model == "M0":
-        return DirectRegression(maps)
     deviation = np.full((N, 4), 0.002)
+    if model == "M0":
+        return DirectRegression(maps, deviation)
     return Equilibrium(maps, deviation, STIFFNESS, boundary, ("strain", "displacement"))
 
 

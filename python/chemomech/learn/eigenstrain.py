@@ -1,7 +1,8 @@
 """Learn the composition-eigenstrain law from the aligned maps of any number of particles.
 
 Model M0 regresses the measured strain on the composition; model M1 asks for elastic equilibrium (Deng, eqs. 1-3; SI,
-sections II, V and VII). Both laws share their order, which is chosen on held-out particles with M1.
+sections II, V and VII); model M2 adds a dislocation density in every pixel. All laws share their order, which is chosen
+on held-out particles with M1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,13 @@ import numpy as np
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
+from chemomech.learn.dislocation_density import (
+    DislocatedEquilibrium,
+    DislocationResult,
+    burgers_vector,
+    compare_candidates,
+    frobenius_norm,
+)
 from chemomech.learn.law import EigenstrainLaw
 from chemomech.learn.least_squares import (
     Design,
@@ -26,13 +34,14 @@ from chemomech.learn.least_squares import (
     propagated_covariance,
     reference_offset,
 )
-from chemomech.learn.observation import Boundary, DirectRegression, Equilibrium, Observation, View
+from chemomech.learn.observation import Boundary, DirectRegression, Equilibrium, Misfit, Observation, View
 from chemomech.mechanics.compatibility import incompatibility
 from chemomech.mechanics.stiffness import OLIVINE, plane_stress
 from chemomech.observe.maps import CHANNELS, CorrelativeMaps
 from chemomech.observe.noise import white_noise
 from chemomech.progress import progress
 
+MODELS = ("M0", "M1", "M2")
 _QUANTITIES = ("composition", *CHANNELS)
 #: Orders compared when the order is chosen automatically.
 _AUTO_ORDERS = range(1, 6)
@@ -112,6 +121,7 @@ class EigenstrainResult:
     model_error : by model, mean Frobenius norm of the residual strain over the pixels of all particles.
     noise : median standard deviation of "composition", "aa", "cc", "ac", "rotation" over all pixels.
     particles : by name.
+    dislocations : those of model M2, where it was fitted.
     boundary, misfit : as asked for.
     warnings : what a careful reader of the result should look at first.
     """
@@ -123,14 +133,15 @@ class EigenstrainResult:
     model_error: dict[str, float]
     noise: dict[str, float]
     particles: dict[str, ParticleResult]
+    dislocations: DislocationResult | None
     boundary: Boundary
-    misfit: View
+    misfit: Misfit
     warnings: list[str]
 
     @property
     def main(self) -> str:
-        """The model whose law is the result: M1 where it was fitted."""
-        return max(self.laws)
+        """The model whose order, residual strain and warnings stand for the result: M1 where it was fitted."""
+        return _main(self.laws)
 
 
 def learn_eigenstrain(
@@ -139,7 +150,7 @@ def learn_eigenstrain(
     order: int | Literal["auto"] = "auto",
     test: Sequence[str] = (),
     boundary: Boundary = "free",
-    misfit: View = "strain",
+    misfit: Misfit = "strain",
     models: Sequence[str] = ("M0", "M1"),
     stiffness_GPa: Float = OLIVINE,
 ) -> EigenstrainResult:
@@ -154,7 +165,8 @@ def learn_eigenstrain(
     boundary : "free" for traction-free edges, "dirichlet" to hold the edge at the measured displacement.
     misfit : "strain" compares strains (white noise, the rotation is not read), "displacement" the displacement
         integrated from strain and rotation.
-    models : any of "M0" and "M1"; the order and the residual maps are those of M1 where it is among them.
+    models : any of "M0", "M1" and, with M1 and free edges, "M2"; the order and the residual maps are those of M1 where
+        it is among them. M2 is always fitted to strain and rotation.
     stiffness_GPa : (6, 6) Voigt; the mean of LiFePO4 and FePO4 by default.
 
     Raises
@@ -167,26 +179,21 @@ def learn_eigenstrain(
     array([0.049, -0.0196])
     """
     _check_arguments(particles, order, test, boundary, misfit, models)
-    main = "M1" if "M1" in models else "M0"
+    main = _main(models)
     deviations = _deviations(particles)
     noise = dict(zip(_QUANTITIES, np.median(np.concatenate(list(deviations.values())), axis=0).tolist(), strict=True))
     stiffness = plane_stress(stiffness_GPa)
     highest = max(_AUTO_ORDERS) if order == "auto" else order
-    designs: dict[str, dict[str, Design]] = {model: {} for model in models}
     views: list[View] = ["strain", "displacement"] if order == "auto" or misfit == "displacement" else ["strain"]
+    designs: dict[str, dict[str, Design]] = {model: {} for model in models if model != "M2"}
     with progress("particles", len(particles)) as advance:
         for maps in particles:
-            composition = maps.composition[maps.mask]
-            x_deviation, deviation = deviations[maps.name][:, 0], deviations[maps.name][:, 1:]
-            for model in models:
-                observation: Observation = (
-                    DirectRegression(maps)
-                    if model == "M0"
-                    else Equilibrium(maps, deviation, stiffness, boundary, views)
-                )
-                designs[model][maps.name] = build_design(
-                    observation, "strain" if model == "M0" else misfit, composition, x_deviation, deviation, highest
-                )
+            own = deviations[maps.name]
+            if "M0" in models:
+                designs["M0"][maps.name] = _design(maps, own, DirectRegression(maps, own[:, 1:]), "strain", highest)
+            if "M1" in models:
+                observation = Equilibrium(maps, own[:, 1:], stiffness, boundary, views)
+                designs["M1"][maps.name] = _design(maps, own, observation, misfit, highest)
             advance()
 
     fitted = {model: [d for name, d in by_name.items() if name not in test] for model, by_name in designs.items()}
@@ -197,21 +204,30 @@ def learn_eigenstrain(
     elif held_out:
         selection = choose_order(fitted[main], held_out, [order])[1]
 
-    solutions = {model: fit(fitted[model], order) for model in models}
-    uncertainty = {model: _uncertainty(fitted[model], solutions[model]) for model in models}
-    laws = {model: EigenstrainLaw(solutions[model].coefficients, uncertainty[model].covariance) for model in models}
+    solutions = {model: fit(used, order) for model, used in fitted.items()}
+    uncertainty = {model: _uncertainty(fitted[model], solution) for model, solution in solutions.items()}
+    laws = {model: _law(solution, uncertainty[model]) for model, solution in solutions.items()}
+    model_error = {model: _model_error(designs[model].values(), law) for model, law in laws.items()}
+    dislocations = None
+    if "M2" in models:
+        solutions["M2"], uncertainty["M2"], dislocations = _fit_dislocations(
+            particles, deviations, laws["M1"], test, stiffness_GPa
+        )
+        laws["M2"] = _law(solutions["M2"], uncertainty["M2"])
+        model_error["M2"] = dislocations.model_error
 
     return EigenstrainResult(
         order=order,
         order_selection=selection,
         laws=laws,
         uncertainty=uncertainty,
-        model_error={model: _model_error(designs[model].values(), law) for model, law in laws.items()},
+        model_error=model_error,
         noise=noise,
         particles={
             maps.name: _particle_result(maps, designs[main][maps.name], laws[main], maps.name in test)
             for maps in particles
         },
+        dislocations=dislocations,
         boundary=boundary,
         misfit=misfit,
         warnings=[
@@ -222,6 +238,50 @@ def learn_eigenstrain(
     )
 
 
+def _main(models: Iterable[str]) -> str:
+    return "M1" if "M1" in models else "M0"
+
+
+def _law(solution: Fit, uncertainty: Uncertainty) -> EigenstrainLaw:
+    return EigenstrainLaw(solution.coefficients, uncertainty.covariance)
+
+
+def _design(maps: CorrelativeMaps, deviation: Float, observation: Observation, view: View, order: int) -> Design:
+    """Design of a particle whose composition and channels have the standard deviations (n_pixels, 5)."""
+    return build_design(observation, view, maps.composition[maps.mask], deviation[:, 0], deviation[:, 1:], order)
+
+
+def _fit_dislocations(
+    particles: Sequence[CorrelativeMaps],
+    deviations: dict[str, Float],
+    law: EigenstrainLaw,
+    test: Sequence[str],
+    stiffness_GPa: Float,
+) -> tuple[Fit, Uncertainty, DislocationResult]:
+    """Model M2, with the dislocations that best explain what the law of M1 leaves, in the order of that law."""
+    comparison = compare_candidates(particles, deviations, law, stiffness_GPa)
+
+    def observe(maps: CorrelativeMaps) -> DislocatedEquilibrium:
+        burgers = burgers_vector(comparison.chosen, maps)
+        width = comparison.density_deviation_per_nm2[maps.name]
+        return DislocatedEquilibrium(maps, deviations[maps.name][:, 1:], stiffness_GPa, burgers, width)
+
+    designs = []
+    with progress("law with dislocations", len(particles) - len(set(test))) as advance:
+        for maps in particles:
+            if maps.name not in test:
+                designs.append(_design(maps, deviations[maps.name], observe(maps), "distortion", law.order))
+                advance()
+    solution = fit(designs, law.order)
+    uncertainty = _uncertainty(designs, solution)
+    found = {}
+    with progress("dislocation densities", len(particles)) as advance:
+        for maps in particles:
+            found[maps.name] = observe(maps).explain(_law(solution, uncertainty), deviations[maps.name][:, 0])
+            advance()
+    return solution, uncertainty, DislocationResult(comparison.chosen, comparison.candidates, found)
+
+
 def _check_arguments(
     particles: Sequence[CorrelativeMaps],
     order: object,
@@ -230,7 +290,7 @@ def _check_arguments(
     misfit: str,
     models: Sequence[str],
 ) -> None:
-    for option, value, allowed in (("boundary", boundary, get_args(Boundary)), ("misfit", misfit, get_args(View))):
+    for option, value, allowed in (("boundary", boundary, get_args(Boundary)), ("misfit", misfit, get_args(Misfit))):
         if value not in allowed:
             raise InputError(f"{option} must be {' or '.join(allowed)}, got {value!r}")
     names = [maps.name for maps in particles]
@@ -244,8 +304,10 @@ def _check_arguments(
     n_fitted = len(names) - len(set(test))
     if n_fitted == 0:
         raise InputError("every particle is a test particle; leave at least one to learn from")
-    if not models or any(model not in ("M0", "M1") for model in models):
-        raise InputError(f"models must be M0, M1 or both, got {','.join(models) or 'none'}")
+    if not models or any(model not in MODELS for model in models):
+        raise InputError(f"models must be among {', '.join(MODELS)}, got {','.join(models) or 'none'}")
+    if "M2" in models and ("M1" not in models or boundary != "free"):
+        raise InputError("model M2 starts from the law of M1 and takes edges to be free: fit M1 too, boundary free")
     if order == "auto":
         if n_fitted == 1 and not test:
             raise InputError("choosing the order needs a second particle to judge it; give the order")
@@ -275,7 +337,7 @@ def _deviations(particles: Sequence[CorrelativeMaps]) -> dict[str, Float]:
 
 def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
     """All covariances of a fit and the one that its residual allows to trust."""
-    ratio = float(np.mean([d.equations["strain"].unexplained_ratio(solution.coefficients) for d in designs]))
+    ratio = float(np.mean([d.whitened.unexplained_ratio(solution.coefficients) for d in designs]))
     chance = heterogeneity(designs, solution)
     estimates: dict[str, Float] = {
         "plain": plain_covariance(designs, solution.coefficients.shape[1]),
@@ -306,7 +368,7 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
 def _model_error(designs: Iterable[Design], law: EigenstrainLaw) -> float:
     """Mean over pixels of the Frobenius norm of the residual strain tensor."""
     residual = np.concatenate([design.strain - design.total_strain(law.coefficients) for design in designs])
-    return float(np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + residual[:, 2] ** 2 / 2).mean())
+    return float(frobenius_norm(residual).mean())
 
 
 def _particle_result(maps: CorrelativeMaps, design: Design, law: EigenstrainLaw, held_out: bool) -> ParticleResult:

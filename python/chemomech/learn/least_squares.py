@@ -84,13 +84,14 @@ class Design:
     ----------
     equations : by view.
     view : the one the law is fitted to.
-    strain : (n_pixels, 3) measured strain left for the eigenstrain to explain.
+    strain : (n_pixels, 3) measured strain left for the eigenstrain, and hidden sources, to explain.
     strain_columns : (n_pixels, 3, 2N) predicted total strain per unit coefficient.
     basis, slope : (n_pixels, N) the unbiased basis and its derivative.
     basis_noise : (N, N) what the composition noise adds to the sum of squares of the basis.
     strain_weight : (n_pixels, 3) of the squared strain misfit.
     channel_score : (n_pixels, 4, 2N) change of A^T W (y - A p) per standard deviation of each measured channel.
     eigenstrain_score : (n_pixels, 2, 2N) per change of the eigenstrain along a, c over a standard deviation of X.
+    hidden_score : (n_hidden, 2N) per standard deviation of the hidden sources, which are independent.
     """
 
     equations: dict[View, NormalEquations]
@@ -103,11 +104,17 @@ class Design:
     strain_weight: Float
     channel_score: Float
     eigenstrain_score: Float
+    hidden_score: Float
 
     @property
     def fitted(self) -> NormalEquations:
         """The normal equations of the law."""
         return self.equations[self.view]
+
+    @property
+    def whitened(self) -> NormalEquations:
+        """Those weighted by the inverse covariance of the noise."""
+        return self.equations["distortion" if "distortion" in self.equations else "strain"]
 
     def eigenstrain(self, coefficients: Float) -> Float:
         """Eigenstrain (n_pixels, 2) along a and c that (2, order) coefficients predict."""
@@ -118,12 +125,13 @@ class Design:
         return np.asarray(_restrict(self.strain_columns, coefficients.shape[1]) @ coefficients.ravel())
 
     def score_covariance(self, coefficients: Float) -> Float:
-        """Covariance (2 order, 2 order) of A^T W (y - A p) under independent noise of every channel and pixel."""
+        """Covariance (2 order, 2 order) of A^T W (y - A p): independent noise of every channel, pixel, hidden source."""
         order = coefficients.shape[1]
         measured = _restrict(self.channel_score, order).reshape(-1, 2 * order)
         slope = self.slope[:, :order] @ coefficients.T
         composition = np.einsum("pi,pij->pj", slope, _restrict(self.eigenstrain_score, order))
-        return np.asarray(measured.T @ measured + composition.T @ composition)
+        hidden = _restrict(self.hidden_score, order)
+        return np.asarray(measured.T @ measured + composition.T @ composition + hidden.T @ hidden)
 
 
 def build_design(
@@ -148,7 +156,6 @@ def build_design(
     basis = shifted_legendre(composition, order, variance)
     slopes = [shifted_legendre_derivative(composition, order, variance, k) for k in range(1, order + 1)]
     columns = observation.respond(_along_a_and_c(basis))
-    weight = {"strain": 1 / deviation[:, :3, None] ** 2, "displacement": np.ones(1)}
 
     noise_gram = {seen: np.zeros((2 * order, 2 * order)) for seen in columns}
     basis_noise = np.zeros((order, order))
@@ -163,30 +170,37 @@ def build_design(
             probes = observation.respond(_along_a_and_c(slope[:, k - 1 :] * error[:, None]))
             highest = np.r_[k - 1 : order, order + k - 1 : 2 * order]
             for seen, probe in probes.items():
-                noise_gram[seen][np.ix_(highest, highest)] += share / n_probes * _gram(probe, probe * weight[seen])
+                own = _gram(probe, observation.weigh(seen, probe))
+                noise_gram[seen][np.ix_(highest, highest)] += share / n_probes * own
 
     equations: dict[View, NormalEquations] = {}
+    weighted: dict[View, Float] = {}
     for seen, data in observation.data.items():
-        weighted = columns[seen] * weight[seen]
+        both = np.concatenate([columns[seen], data[..., None]], axis=2)
+        weighed = observation.weigh(seen, both)
+        weighted[seen] = weighed[..., :-1]
+        products = _gram(both, weighed)
         equations[seen] = NormalEquations(
-            gram=_gram(columns[seen], weighted),
+            gram=products[:-1, :-1],
             noise_gram=noise_gram[seen],
-            moment=np.einsum("pim,pi->m", weighted, data),
-            square=float((weight[seen] * data[..., None] ** 2).sum()),
+            moment=products[:-1, -1],
+            square=float(products[-1, -1]),
             n_data=data.size,
         )
-    to_eigenstrain, to_channels = observation.transpose(view, columns[view] * weight[view])
+    to_eigenstrain, to_channels = observation.transpose(view, weighted[view])
+    strains: View = "strain" if "strain" in columns else "distortion"
     return Design(
         equations=equations,
         view=view,
-        strain=observation.data["strain"],
-        strain_columns=columns["strain"],
+        strain=observation.data[strains][:, :3],
+        strain_columns=columns[strains][:, :3],
         basis=basis,
         slope=slopes[0],
         basis_noise=basis_noise,
         strain_weight=1 / deviation[:, :3] ** 2,
         channel_score=to_channels * deviation[..., None],
         eigenstrain_score=to_eigenstrain[:, :2] * composition_deviation[:, None, None],
+        hidden_score=observation.hidden_transpose(view, weighted[view]),
     )
 
 

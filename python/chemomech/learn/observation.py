@@ -3,8 +3,8 @@
 Under model M0 (`DirectRegression`) the measured strain is the eigenstrain; under model M1 (`Equilibrium`) it is the
 strain of a body in elastic equilibrium. M1 can be compared with the image in two views: the strain, whose noise is
 independent from pixel to pixel, and the displacement integrated from strain and rotation (Deng SI, eq. 2.7), which
-averages noise over the particle. Everything is linear in the eigenstrain, whatever its source: that of a dislocation
-density (model M2) is answered by the same `respond`.
+averages noise over the particle. Model M2 (`dislocation_density.DislocatedEquilibrium`) compares the distortion, strain
+and rotation, and counts the field of random dislocations among its noise. Everything is linear in the eigenstrain.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ from chemomech.observe.maps import CorrelativeMaps
 from chemomech.observe.strain import InverseGradient
 
 Boundary = Literal["free", "dirichlet"]
-View = Literal["strain", "displacement"]
+#: What model M1 may be fitted to.
+Misfit = Literal["strain", "displacement"]
+View = Literal[Misfit, "distortion"]
 
 
 class Observation(Protocol):
@@ -28,8 +30,8 @@ class Observation(Protocol):
 
     Attributes
     ----------
-    data : by view, (n_pixels, n_channels) what is left for the eigenstrain to explain: three strains (aa, cc, 2 ac)
-        or two displacements (nm).
+    data : by view, (n_pixels, n_channels) what is left for the eigenstrain to explain: three strains (aa, cc, 2 ac),
+        two displacements (nm), or the four channels of the distortion.
     """
 
     data: dict[View, Float]
@@ -37,26 +39,48 @@ class Observation(Protocol):
     def respond(self, eigenstrain: Float) -> dict[View, Float]:
         """Prediction (n_pixels, n_channels, k) in each view for eigenstrains (n_pixels, 3, k)."""
 
+    def weigh(self, view: View, vectors: Float) -> Float:
+        """W times (n_pixels, n_channels, k): W, symmetric, defines the misfit y^T W y.
+
+        In strain and distortion it is the inverse covariance of what the eigenstrain leaves; in displacement it is 1.
+        """
+
     def transpose(self, view: View, vectors: Float) -> tuple[Float, Float]:
-        """Transposes, on (n_pixels, n_channels, k), of `respond` and of the map from measured channels to `data`.
+        """Transposes, on weighed (n_pixels, n_channels, k), of `respond` and of the map from channels to `data`.
 
         Returns
         -------
         (n_pixels, 3, k) and (n_pixels, 4, k)
         """
 
+    def hidden_transpose(self, view: View, vectors: Float) -> Float:
+        """Transpose, to (n_hidden, k), of the map from hidden sources of unit variance to the data."""
+
 
 class DirectRegression:
-    """Model M0: every pixel strains freely."""
+    """Model M0: every pixel strains freely.
 
-    def __init__(self, maps: CorrelativeMaps) -> None:
+    Parameters
+    ----------
+    maps : the measured particle.
+    deviation : (n_pixels, 4) noise of its channels.
+    """
+
+    def __init__(self, maps: CorrelativeMaps, deviation: Float) -> None:
         self.data: dict[View, Float] = {"strain": maps.distortion[maps.mask][:, :3]}
+        self._weight = 1 / deviation[:, :3, None] ** 2
 
     def respond(self, eigenstrain: Float) -> dict[View, Float]:
         return {"strain": eigenstrain}
 
+    def weigh(self, view: View, vectors: Float) -> Float:
+        return self._weight * vectors
+
     def transpose(self, view: View, vectors: Float) -> tuple[Float, Float]:
         return vectors, _with_rotation(vectors)
+
+    def hidden_transpose(self, view: View, vectors: Float) -> Float:
+        return np.empty((0, vectors.shape[2]))
 
 
 class Equilibrium:
@@ -65,7 +89,8 @@ class Equilibrium:
     Parameters
     ----------
     maps : the measured particle.
-    deviation : (n_pixels, 4) noise of its channels; weights the integration where it was given per pixel.
+    deviation : (n_pixels, 4) noise of its channels; it weights the strains, and the integration where it was given
+        per pixel.
     stiffness_GPa : (3, 3) plane stress.
     boundary : "free" or "dirichlet".
     views : the views to compare; the displacement costs an integration.
@@ -82,6 +107,7 @@ class Equilibrium:
         mesh = pixel_mesh(maps.mask, maps.pixel_size_nm)
         self._body = PlaneStress(mesh, stiffness_GPa, held="boundary" if boundary == "dirichlet" else None)
         self._centres = mesh.centres
+        self._weight = 1 / deviation[:, :3, None] ** 2
         distortion = maps.distortion[maps.mask]
         self.data: dict[View, Float] = {"strain": distortion[:, :3]}
         self._edge: MeasuredEdge | None = None
@@ -104,6 +130,9 @@ class Equilibrium:
     def respond(self, eigenstrain: Float) -> dict[View, Float]:
         return self._seen(self._body.displacement(self._body.eigenstrain_loads(eigenstrain)))
 
+    def weigh(self, view: View, vectors: Float) -> Float:
+        return self._weight * vectors if view == "strain" else vectors
+
     def transpose(self, view: View, vectors: Float) -> tuple[Float, Float]:
         if view == "strain":
             loads, channels = self._body.strain_transpose(vectors), _with_rotation(vectors)
@@ -116,6 +145,9 @@ class Equilibrium:
         if self._edge:
             channels = channels - self._edge.transpose(self._body.lift_transpose(loads))
         return eigenstrain, channels
+
+    def hidden_transpose(self, view: View, vectors: Float) -> Float:
+        return np.empty((0, vectors.shape[2]))
 
     def _seen(self, displacement: Float) -> dict[View, Float]:
         seen: dict[View, Float] = {"strain": self._body.strain(displacement)}

@@ -10,6 +10,7 @@ The line is infinitely long in an infinite crystal, as in Deng SI, eq. 6.4: plan
 faces of a thin plate and the edge of a particle are not in it; a model of the particle takes their tractions off.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -239,6 +240,21 @@ class DensityField:
         for component in range(1, 4):
             total += self._spectrum[component] * self._transform(parts[..., component])
         return self._back(-1j * total)
+
+    def normal_inverse(self, weights: Float, floor: float) -> Callable[[Float], Float]:
+        """(D^T W D + floor)^-1 of maps (ny, nx) as if the padded map were periodic: a preconditioner.
+
+        Parameters
+        ----------
+        weights : (4, 4) of the squares of the components xx, xy, yx, yy; symmetric, not negative.
+        floor : above 0; it makes the inverse exist.
+        """
+        symbol = np.einsum("iyx,ij,jyx->yx", self._spectrum, weights, self._spectrum) + floor
+
+        def invert(values: Float) -> Float:
+            return self._back(self._transform(values) / symbol)
+
+        return invert
 
     def _require(self, values: Float, name: str, shape: tuple[int, ...]) -> None:
         require_shape(values, name, shape)

@@ -99,13 +99,27 @@ class PlaneStress:
 
     def strain(self, displacement: Float) -> Float:
         """Mean strain of each cell (n_cells, 3, k) of a displacement (n_nodes, 2, k)."""
+        return self.distortion(displacement)[:, :3]
+
+    def distortion(self, displacement: Float) -> Float:
+        """Mean strain and counter-clockwise rotation (n_cells, 4, k) of a displacement (n_nodes, 2, k): aa, cc, 2 ac,
+        rotation (rad)."""
         mesh = self.mesh
         gradient = _core.cell_distortions(self._pattern, mesh.nodes, mesh.cells, mesh.n_cells, displacement)
-        return np.stack([gradient[:, 0], gradient[:, 3], gradient[:, 1] + gradient[:, 2]], axis=1)
+        shear, turn = gradient[:, 2] + gradient[:, 1], (gradient[:, 2] - gradient[:, 1]) / 2
+        return np.stack([gradient[:, 0], gradient[:, 3], shear, turn], axis=1)
 
     def strain_transpose(self, vectors: Float) -> Float:
         """Transpose of `strain`: (n_cells, 3, k) to (n_nodes, 2, k)."""
         return self._stress_loads(vectors / self.mesh.cell_areas[:, None, None])
+
+    def distortion_transpose(self, vectors: Float) -> Float:
+        """Transpose of `distortion`: (n_cells, 4, k) to (n_nodes, 2, k)."""
+        shear = np.zeros_like(vectors[:, :3])
+        shear[:, 2] = vectors[:, 3] / 2
+        # The rotation (dv/dx - du/dy) / 2 is half the shear dv/dx + du/dy with the sign of u turned round.
+        turn = self.strain_transpose(shear) * np.array([-1.0, 1.0])[:, None]
+        return self.strain_transpose(vectors[:, :3]) + turn
 
     def _stress_loads(self, stress: Float) -> Float:
         mesh = self.mesh

@@ -1,0 +1,420 @@
+"""Model M2: elastic equilibrium with a dislocation density in every pixel (Deng, Fig. 3c; SI, section VI).
+
+The lattice distortion of a particle is beta = S f(X) + G rho + noise: S the answer of the free body to the eigenstrain,
+G that to a signed density rho of one kind of dislocations. The measured distortion, strain and rotation, is what is
+fitted, each channel with its uncertainty: its curl holds the density (Kroener), of which an integrated displacement
+keeps nothing. Densities are as many as pixels, so each is held towards zero with a standard deviation s:
+
+    minimise  |beta - S f - G rho|^2_W + |rho|^2 / s^2.
+
+With f given this is linear in rho; with rho eliminated the law is a generalised least squares whose noise holds the
+field of random dislocations, of covariance W^-1 + s^2 G G^T. (Pairs rho = rho+ - rho- of non-negative densities
+with the same penalty have the same minimum: there rho+ rho- = 0.)
+
+s follows from the discrepancy principle (Morozov 1966): the residual is as large as the noise of strain, rotation and
+composition makes it, not smaller. Conjugate gradients need a dozen applications of G and its transpose, each a
+convolution and an elastic solution; the convolution alone, inverted by Fourier transform, is the preconditioner.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from chemomech.arrays import Float
+from chemomech.errors import ConvergenceError
+from chemomech.learn.law import EigenstrainLaw, shifted_legendre, shifted_legendre_derivative
+from chemomech.learn.observation import View
+from chemomech.mechanics.compatibility import burgers_density
+from chemomech.mechanics.dislocated_body import DislocatedBody
+from chemomech.mechanics.dislocations import DensityField, StraightDislocation
+from chemomech.mechanics.mesh import pixel_mesh
+from chemomech.mechanics.plane_stress import PlaneStress
+from chemomech.mechanics.stiffness import plane_stress
+from chemomech.observe.maps import CorrelativeMaps
+from chemomech.progress import progress
+
+#: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
+CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
+#: Standard deviations of the density between which the discrepancy principle looks, lines per nm^2.
+_LEAST_DENSITY, _LARGEST_DENSITY = 1e-8, 1e-1
+#: Relative precision of that standard deviation; the density changes by a third of it.
+_PRECISION = 0.05
+#: Relative residual of the conjugate gradients, in the norm of the preconditioner. The law then moves by less than 1e-3
+#: of its standard error.
+_RTOL = 1e-4
+_MOST_ITERATIONS = 500
+#: Share of the pixels on which candidates are judged; a density is fitted to the others.
+_HELD_OUT = 0.1
+#: A candidate must lower the squared misfit on those pixels by more than this share to be preferred to none.
+_WORTHLESS = 0.01
+
+
+class MeasuredBody:
+    """A free particle: its measured distortion, and what an eigenstrain would make of it.
+
+    Rotations, measured and predicted, are compared up to a constant of each connected piece, which a free body leaves
+    open.
+
+    Parameters
+    ----------
+    maps : the measured particle.
+    deviation : (n_pixels, 4) noise of its channels.
+    stiffness_GPa : (6, 6) Voigt.
+
+    Attributes
+    ----------
+    weights : (n_pixels, 4) inverse variances.
+    data : (n_pixels, 4) channels aa, cc, 2 ac, rotation.
+    """
+
+    def __init__(self, maps: CorrelativeMaps, deviation: Float, stiffness_GPa: Float) -> None:
+        self.maps = maps
+        self.stiffness_GPa = stiffness_GPa
+        self.weights = 1 / deviation**2
+        mesh = pixel_mesh(maps.mask, maps.pixel_size_nm)
+        self.body = PlaneStress(mesh, plane_stress(stiffness_GPa))
+        self.component = mesh.component
+        self.data = self.centre(maps.distortion[maps.mask][..., None], self.weights)[..., 0]
+
+    def centre(self, channels: Float, weights: Float) -> Float:
+        """Channels (n_pixels, 4, k) less the weighted mean rotation of each piece; pieces without weight keep theirs."""
+        weight = weights[:, 3]
+        total = np.bincount(self.component, weight)
+        centred = channels.copy()
+        for column in centred[:, 3].T:
+            mean = np.bincount(self.component, weight * column) / np.where(total > 0, total, 1)
+            column -= mean[self.component]
+        return centred
+
+    def respond(self, eigenstrain: Float) -> Float:
+        """Channels (n_pixels, 4, k) of eigenstrains (n_pixels, 3, k)."""
+        moved = self.body.displacement(self.body.eigenstrain_loads(eigenstrain))
+        return self.centre(self.body.distortion(moved), self.weights)
+
+    def respond_transpose(self, weighted: Float) -> Float:
+        """Transpose of `respond` (n_pixels, 3, k), of weighted channels, whose rotations sum to zero on each piece."""
+        loads = self.body.distortion_transpose(weighted)
+        return self.body.eigenstrain_loads_transpose(self.body.displacement(loads))
+
+    def composition_noise(self, law: EigenstrainLaw, deviation: Float) -> float:
+        """Mean squared weighted misfit that noise of the composition, `deviation` (n_pixels,), makes under `law`."""
+        composition = self.maps.composition[self.maps.mask]
+        slope = shifted_legendre_derivative(composition, law.order, deviation**2) @ law.coefficients.T
+        sign = np.random.default_rng(0).choice([-1.0, 1.0], len(slope))
+        error = np.column_stack([slope, np.zeros(len(slope))]) * (sign * deviation)[:, None]
+        return float((self.weights * self.respond(error[..., None])[..., 0] ** 2).sum())
+
+
+class DensityModel:
+    """The densities of one kind of dislocations that fit best, and what they leave.
+
+    Parameters
+    ----------
+    measured : the particle.
+    burgers_nm : (3,) crystal axes.
+    """
+
+    def __init__(self, measured: MeasuredBody, burgers_nm: Float) -> None:
+        maps = measured.maps
+        line = StraightDislocation(measured.stiffness_GPa, burgers_nm)
+        field = DensityField(line, maps.mask.shape, maps.pixel_size_nm)
+        self._measured = measured
+        self._body = DislocatedBody(measured.body, maps.mask, field)
+
+    def distortion(self, density_per_nm2: Float) -> Float:
+        """Channels (n_pixels, 4, k) of densities (n_pixels, k)."""
+        channels = self._body.distortion(density_per_nm2)
+        return self._measured.centre(channels, self._measured.weights)
+
+    def transpose(self, weighted: Float) -> Float:
+        """Transpose of `distortion`, of weighted channels, whose rotations sum to zero on each piece."""
+        return self._body.transpose(weighted)
+
+    def fit(self, channels: Float, deviation_per_nm2: float, weights: Float | None = None) -> Float:
+        """Densities (n_pixels, k) that minimise |channels - G rho|^2_W + |rho|^2 / deviation^2.
+
+        Parameters
+        ----------
+        channels : (n_pixels, 4, k).
+        deviation_per_nm2 : prior standard deviation of the density, lines per nm^2.
+        weights : (n_pixels, 4), or None for those of the measurement; 0 leaves a pixel out.
+
+        Raises
+        ------
+        ConvergenceError : conjugate gradients stopped short of their tolerance.
+        """
+        weights = self._measured.weights if weights is None else weights
+        floor = deviation_per_nm2**-2
+        invert = self._body.normal_inverse(weights.mean(axis=0), floor)
+
+        def transpose(values: Float) -> Float:
+            return self._body.transpose(weights[..., None] * self._measured.centre(values, weights))
+
+        def normal(density: Float) -> Float:
+            return transpose(self._body.distortion(density)) + floor * density
+
+        residual = transpose(channels)
+        density = np.zeros_like(residual)
+        direction = conditioned = invert(residual)
+        square = start = (residual * conditioned).sum(axis=0)
+        for iterations in range(_MOST_ITERATIONS):
+            if (square <= _RTOL**2 * start).all():
+                return density
+            image = normal(direction)
+            curvature = (direction * image).sum(axis=0)
+            step = np.divide(square, curvature, out=np.zeros_like(square), where=curvature > 0)
+            density += step * direction
+            residual = residual - step * image
+            conditioned = invert(residual)
+            new = (residual * conditioned).sum(axis=0)
+            direction = conditioned + np.divide(new, square, out=np.zeros_like(square), where=square > 0) * direction
+            square = new
+        worst = float(np.sqrt((square[start > 0] / start[start > 0]).max()))
+        raise ConvergenceError("the dislocation density", iterations=iterations + 1, residual=worst, tolerance=_RTOL)
+
+    def deviation_by_discrepancy(self, channels: Float, level: float) -> float:
+        """The prior deviation at which the squared weighted misfit of channels (n_pixels, 4) falls to `level`."""
+
+        def excess(logarithm: float) -> float:
+            left = self.residual(channels[..., None], self.fit(channels[..., None], float(np.exp(logarithm))))
+            return float((self._measured.weights * left[..., 0] ** 2).sum()) - level
+
+        low, high = np.log(_LEAST_DENSITY), np.log(_LARGEST_DENSITY)
+        if excess(low) <= 0:
+            return _LEAST_DENSITY
+        # Upwards from a small density, where the iteration is short, to the first that explains enough.
+        step = np.log(10)
+        above = low + step
+        while above < high and excess(above) > 0:
+            above += step
+        if above >= high:
+            return _LARGEST_DENSITY
+        return float(np.exp(brentq(excess, above - step, above, xtol=_PRECISION)))
+
+    def residual(self, channels: Float, density_per_nm2: Float) -> Float:
+        """Channels (n_pixels, 4, k) less the distortion of densities (n_pixels, k)."""
+        return channels - self.distortion(density_per_nm2)
+
+
+class DislocatedEquilibrium:
+    """Model M2 of one particle as an observation: rows of the fit are the distortion, less what densities explain.
+
+    Parameters
+    ----------
+    maps, deviation, stiffness_GPa : as for `MeasuredBody`.
+    burgers_nm : (3,) crystal axes.
+    density_deviation_per_nm2 : prior standard deviation of the density.
+    """
+
+    def __init__(
+        self,
+        maps: CorrelativeMaps,
+        deviation: Float,
+        stiffness_GPa: Float,
+        burgers_nm: Float,
+        density_deviation_per_nm2: float,
+    ) -> None:
+        self._measured = MeasuredBody(maps, deviation, stiffness_GPa)
+        self._model = DensityModel(self._measured, burgers_nm)
+        self._deviation = density_deviation_per_nm2
+        self.data: dict[View, Float] = {"distortion": self._measured.data}
+
+    def respond(self, eigenstrain: Float) -> dict[View, Float]:
+        return {"distortion": self._measured.respond(eigenstrain)}
+
+    def weigh(self, view: View, vectors: Float) -> Float:
+        density = self._model.fit(vectors, self._deviation)
+        return self._measured.weights[..., None] * self._model.residual(vectors, density)
+
+    def transpose(self, view: View, vectors: Float) -> tuple[Float, Float]:
+        return self._measured.respond_transpose(vectors), vectors
+
+    def hidden_transpose(self, view: View, vectors: Float) -> Float:
+        return self._deviation * self._model.transpose(vectors)
+
+    def explain(self, law: EigenstrainLaw, composition_deviation: Float) -> "DislocationMaps":
+        """The densities under a law, and what they explain."""
+        measured, model, maps = self._measured, self._model, self._measured.maps
+        unexplained = _beside(measured, law, composition_deviation)
+        noise = np.random.default_rng(0).standard_normal(unexplained.shape) / np.sqrt(measured.weights)
+        noise = measured.centre(noise[..., None], measured.weights)[..., 0]
+        density = model.fit(np.stack([unexplained, noise], axis=-1), self._deviation)
+        explained = model.distortion(density[:, :1])[..., 0]
+        return DislocationMaps(
+            density_per_nm2=maps.to_map(density[:, 0]),
+            mean_abs_density_per_nm2=float(np.abs(density[:, 0]).mean()),
+            mean_abs_of_noise_per_nm2=float(np.abs(density[:, 1]).mean()),
+            density_deviation_per_nm2=self._deviation,
+            burgers_density_per_nm=burgers_density(maps.distortion, maps.mask, maps.pixel_size_nm),
+            strain=maps.to_map(explained[:, :3]),
+            residual_strain=maps.to_map((unexplained - explained)[:, :3]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DislocationMaps:
+    """Dislocations of one particle under model M2.
+
+    Attributes
+    ----------
+    density_per_nm2 : (ny, nx) signed density.
+    mean_abs_density_per_nm2 : its mean size; lines of opposite sign in one pixel cancel.
+    mean_abs_of_noise_per_nm2 : the mean size that noise of strain and rotation alone would give.
+    density_deviation_per_nm2 : the prior standard deviation of the density.
+    burgers_density_per_nm : (ny, nx, 2) along a and c, the curl of the measured distortion: free of any model.
+    strain : (ny, nx, 3) elastic strain of the dislocations; aa, cc, 2 ac.
+    residual_strain : (ny, nx, 3) measured strain less eigenstrain, coherency and dislocation strain.
+    """
+
+    density_per_nm2: Float
+    mean_abs_density_per_nm2: float
+    mean_abs_of_noise_per_nm2: float
+    density_deviation_per_nm2: float
+    burgers_density_per_nm: Float
+    strain: Float
+    residual_strain: Float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kind of dislocations, or none, compared under the law of M1 (Deng SI, Fig. S6).
+
+    Attributes
+    ----------
+    burgers : lattice direction, or None for a body without dislocations.
+    held_out_misfit : root-mean-square misfit, in standard deviations of the noise, of pixels that no density saw.
+    model_error : mean Frobenius norm of the residual strain over all pixels.
+    mean_abs_density_per_nm2 : over all pixels.
+    """
+
+    burgers: str | None
+    held_out_misfit: float
+    model_error: float
+    mean_abs_density_per_nm2: float
+
+
+@dataclass(frozen=True, eq=False)
+class DislocationResult:
+    """The dislocations that model M2 found.
+
+    Attributes
+    ----------
+    burgers : direction of the candidate chosen; None when no candidate predicts pixels better than none.
+    candidates : all that were compared.
+    particles : by name.
+    """
+
+    burgers: str | None
+    candidates: list[Candidate]
+    particles: dict[str, DislocationMaps]
+
+    @property
+    def mean_abs_density_per_nm2(self) -> float:
+        """Over the pixels of all particles."""
+        return _pixel_mean([np.abs(maps.density_per_nm2) for maps in self.particles.values()])
+
+    @property
+    def model_error(self) -> float:
+        """Mean over pixels of the Frobenius norm of the residual strain tensor."""
+        return _pixel_mean([frobenius_norm(maps.residual_strain) for maps in self.particles.values()])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The candidates, the one chosen, and the prior deviation of its density in each particle (by name)."""
+
+    candidates: list[Candidate]
+    chosen: str | None
+    density_deviation_per_nm2: dict[str, float]
+
+
+def compare_candidates(
+    particles: Sequence[CorrelativeMaps], deviations: dict[str, Float], law: EigenstrainLaw, stiffness_GPa: Float
+) -> Comparison:
+    """Which dislocations explain what a law leaves.
+
+    Every candidate, with the deviation that the discrepancy principle gives it, is fitted again without a tenth of the
+    pixels and judged by its prediction of those: a wrong kind can follow the noise where it is fitted, but not foresee
+    its neighbours.
+
+    Parameters
+    ----------
+    particles : the measured maps.
+    deviations : by name, (n_pixels, 5) noise of composition and channels.
+    law : what the eigenstrain is.
+    stiffness_GPa : (6, 6) Voigt.
+    """
+    labels: list[str | None] = [None, *CANDIDATES]
+    misfit: dict[str | None, float] = dict.fromkeys(labels, 0.0)
+    norms: dict[str | None, list[Float]] = {label: [] for label in labels}
+    densities: dict[str | None, list[Float]] = {label: [] for label in labels}
+    chosen_deviations: dict[str, dict[str, float]] = {label: {} for label in CANDIDATES}
+    n_judged = 0
+    with progress("dislocations", len(particles)) as advance:
+        for maps in particles:
+            deviation = deviations[maps.name]
+            measured = MeasuredBody(maps, deviation[:, 1:], stiffness_GPa)
+            unexplained = _beside(measured, law, deviation[:, 0])
+            level = unexplained.size + measured.composition_noise(law, deviation[:, 0])
+            judged = np.random.default_rng(0).random(len(unexplained)) < _HELD_OUT
+            weights = np.where(judged[:, None], 0.0, measured.weights)
+            n_judged += 4 * int(judged.sum())
+
+            def judge(label: str | None, left: Float, judged=judged, measured=measured) -> None:
+                misfit[label] += float((measured.weights * left**2)[judged].sum())
+
+            judge(None, unexplained)
+            norms[None].append(frobenius_norm(unexplained[:, :3]))
+            densities[None].append(np.zeros(len(unexplained)))
+            for label in CANDIDATES:
+                model = DensityModel(measured, burgers_vector(label, maps))
+                width = model.deviation_by_discrepancy(unexplained, level)
+                density = model.fit(unexplained[..., None], width)
+                norms[label].append(frobenius_norm(model.residual(unexplained[..., None], density)[:, :3, 0]))
+                densities[label].append(np.abs(density[:, 0]))
+                blind = model.fit(unexplained[..., None], width, weights)
+                judge(label, model.residual(unexplained[..., None], blind)[..., 0])
+                chosen_deviations[label][maps.name] = width
+            advance()
+    candidates = [
+        Candidate(
+            burgers=label,
+            held_out_misfit=float(np.sqrt(misfit[label] / n_judged)),
+            model_error=float(np.concatenate(norms[label]).mean()),
+            mean_abs_density_per_nm2=float(np.concatenate(densities[label]).mean()),
+        )
+        for label in labels
+    ]
+    best = min(candidates, key=lambda candidate: candidate.held_out_misfit)
+    if best.held_out_misfit**2 > (1 - _WORTHLESS) * candidates[0].held_out_misfit ** 2:
+        best = candidates[0]
+    widths = dict.fromkeys(deviations, _LEAST_DENSITY) if best.burgers is None else chosen_deviations[best.burgers]
+    return Comparison(candidates, best.burgers, widths)
+
+
+def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:
+    """Burgers vector (3,) in crystal axes, nm, of a candidate; of the shortest when there are no dislocations."""
+    a, c = CANDIDATES[label or "[001]"]
+    return np.array([a * maps.reference_nm[0], 0.0, c * maps.reference_nm[1]])
+
+
+def frobenius_norm(strain: Float) -> Float:
+    """Norm of strain tensors (..., 3) with components aa, cc, 2 ac."""
+    return np.asarray(np.sqrt(strain[..., 0] ** 2 + strain[..., 1] ** 2 + strain[..., 2] ** 2 / 2))
+
+
+def _beside(measured: MeasuredBody, law: EigenstrainLaw, composition_deviation: Float) -> Float:
+    """Measured channels (n_pixels, 4) less those of equilibrium under a law."""
+    maps = measured.maps
+    composition = maps.composition[maps.mask]
+    eigenstrain = np.zeros((len(composition), 3, 1))
+    basis = shifted_legendre(composition, law.order, composition_deviation**2)
+    eigenstrain[:, :2, 0] = basis @ law.coefficients.T
+    return measured.data - measured.respond(eigenstrain)[..., 0]
+
+
+def _pixel_mean(maps: Sequence[Float]) -> float:
+    values = np.concatenate([field[np.isfinite(field)] for field in maps])
+    return float(values.mean())
