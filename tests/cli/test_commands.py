@@ -111,7 +111,7 @@ def test_bad_maps_end_in_one_line(small_stack, tmp_path, capsys, edit, message):
         (["learn", "{stack}", "-o", "/proc/out"], "/proc/out: cannot be written"),
         (["learn", "{stack}", "-o", "out", "--order", "two"], "--order must be auto or a positive integer, got 'two'"),
         (["learn", "{stack}", "-o", "out", "--test", "P9"], "test particle 'P9' is not among P0, P1, P2"),
-        (["learn", "{stack}", "-o", "out", "--models", "M9"], "models must be M0, M1 or both, got M9"),
+        (["learn", "{stack}", "-o", "out", "--models", "M9"], "models must be among M0, M1, M2, got M9"),
         (["learn", "{stack}", "-o", "out", "--boundary", "stiff"], "--boundary"),
         (["lern"], "lern"),
         (["--frob"], "--frob"),

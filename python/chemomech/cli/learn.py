@@ -27,7 +27,7 @@ def learn(
     misfit: Annotated[
         Literal["strain", "displacement"], typer.Option(help="What is compared with the image.")
     ] = "strain",
-    models: Annotated[str, typer.Option(metavar="M0,M1", help="Models to fit.")] = "M0,M1",
+    models: Annotated[str, typer.Option(metavar="M0,M1,M2", help="Models to fit.")] = "M0,M1",
 ) -> None:
     """Learn the composition-eigenstrain law from aligned maps.
 
@@ -70,6 +70,13 @@ def summarise(result: "EigenstrainResult", output: Path) -> None:
             axis * 2,
             slope,
             band,
+        )
+    if result.dislocations:
+        found = result.dislocations
+        log.info(
+            "M2: dislocations %s, mean density %.0f per um^2",
+            f"with b = {found.burgers}" if found.burgers else "not needed",
+            1e6 * found.mean_abs_density_per_nm2,
         )
     for warning in result.warnings:
         log.warning("warning: %s", warning)

@@ -11,10 +11,12 @@ import numpy as np
 from chemomech.arrays import Float
 from chemomech.errors import InputError
 from chemomech.io.hdf5 import dataset, existing, open_hdf5, text
+from chemomech.learn.dislocation_density import DislocationResult
 from chemomech.learn.eigenstrain import EigenstrainResult, Uncertainty
 from chemomech.learn.law import EigenstrainLaw
 
 SCHEMA = "chemomech-eigenstrain/1"
+_SQUARE_UM = 1e6  # nm^2
 
 
 def write_result(folder: Path, result: EigenstrainResult) -> None:
@@ -38,11 +40,19 @@ def write_result(folder: Path, result: EigenstrainResult) -> None:
                 "residual_strain": (particle.residual_strain, "1"),
                 "incompatibility": (particle.incompatibility, "1/nm^2"),
             }
+            if result.dislocations:
+                own = result.dislocations.particles[name]
+                maps |= {
+                    "dislocation_density": (own.density_per_nm2, "1/nm^2"),
+                    "dislocation_strain": (own.strain, "1"),
+                    "residual_strain_M2": (own.residual_strain, "1"),
+                    "burgers_density": (own.burgers_density_per_nm, "1/nm"),
+                }
             for key, (values, units) in maps.items():
                 dataset = group.create_dataset(key, data=values, compression="gzip", compression_opts=1)
                 dataset.attrs["units"] = units
                 if values.ndim == 3:
-                    dataset.attrs["components"] = ["aa", "cc", "2 ac"]
+                    dataset.attrs["components"] = ["a", "c"] if key == "burgers_density" else ["aa", "cc", "2 ac"]
 
 
 def read_law(path: str | Path, model: str = "M1") -> EigenstrainLaw:
@@ -63,7 +73,7 @@ def read_law(path: str | Path, model: str = "M1") -> EigenstrainLaw:
 
 
 def _summary(result: EigenstrainResult) -> dict[str, Any]:
-    return {
+    summary = {
         "schema": SCHEMA,
         "order": result.order,
         "gauge": "zero at X=1",
@@ -85,6 +95,9 @@ def _summary(result: EigenstrainResult) -> dict[str, Any]:
         },
         "warnings": result.warnings,
     }
+    if result.dislocations:
+        summary["dislocations"] = _dislocations(result.dislocations)
+    return summary
 
 
 def _law(law: EigenstrainLaw) -> dict[str, dict[str, list[float]]]:
@@ -102,6 +115,30 @@ def _uncertainty(uncertainty: Uncertainty) -> dict[str, Any]:
         "reason": uncertainty.reason,
         "unexplained_ratio": uncertainty.unexplained_ratio,
         "std": {method: errors(covariance) for method, covariance in uncertainty.estimates.items()},
+    }
+
+
+def _dislocations(found: DislocationResult) -> dict[str, Any]:
+    return {
+        "burgers": found.burgers,
+        "mean_abs_density_per_um2": _SQUARE_UM * found.mean_abs_density_per_nm2,
+        "candidates": [
+            {
+                "burgers": candidate.burgers,
+                "held_out_misfit": candidate.held_out_misfit,
+                "model_error": candidate.model_error,
+                "mean_abs_density_per_um2": _SQUARE_UM * candidate.mean_abs_density_per_nm2,
+            }
+            for candidate in found.candidates
+        ],
+        "particles": {
+            name: {
+                "mean_abs_density_per_um2": _SQUARE_UM * own.mean_abs_density_per_nm2,
+                "mean_abs_of_noise_per_um2": _SQUARE_UM * own.mean_abs_of_noise_per_nm2,
+                "density_deviation_per_um2": _SQUARE_UM * own.density_deviation_per_nm2,
+            }
+            for name, own in found.particles.items()
+        },
     }
 
 

@@ -38,12 +38,12 @@ from chemomech.progress import progress
 #: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
 CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
 #: Standard deviations of the density between which the discrepancy principle looks, lines per nm^2.
-_LEAST_DENSITY, _LARGEST_DENSITY = 1e-8, 1e-1
+_LEAST_DENSITY, _LARGEST_DENSITY = 1e-6, 1e-2
 #: Relative precision of that standard deviation; the density changes by a third of it.
 _PRECISION = 0.05
-#: Relative residual of the conjugate gradients, in the norm of the preconditioner. The law then moves by less than 1e-3
-#: of its standard error.
-_RTOL = 1e-4
+#: Relative residual of the conjugate gradients, in the norm of the preconditioner. The law then moves by 1 % of its
+#: standard error, the density by 3e-5 of itself.
+_RTOL = 1e-3
 _MOST_ITERATIONS = 500
 #: Share of the pixels on which candidates are judged; a density is fitted to the others.
 _HELD_OUT = 0.1
