@@ -53,7 +53,7 @@ def test_the_burgers_density_of_a_displacement_vanishes():
 
 @pytest.mark.parametrize(("burgers", "component"), [((0.0, 0.0, 0.469), 1), ((1.033, 0.0, 0.0), 0)])
 def test_the_burgers_density_counts_dislocations(burgers, component):
-    """Summed over an area it is the Burgers vector inside (Stokes), here of 1.5 lines in a pixel; none of the other kind.
+    """Summed over an area it is the Burgers vector inside (Stokes), here of 1.5 lines; none of the other kind.
 
     Central differences summed over a box are the circuit integral along two rows of pixels, by the midpoint rule, whose
     error is of the order (1 / 12 pixels)^2.

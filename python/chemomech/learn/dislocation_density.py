@@ -79,7 +79,7 @@ class MeasuredBody:
         self.data = self.centre(maps.distortion[maps.mask][..., None], self.weights)[..., 0]
 
     def centre(self, channels: Float, weights: Float) -> Float:
-        """Channels (n_pixels, 4, k) less the weighted mean rotation of each piece; pieces without weight keep theirs."""
+        """Channels (n_pixels, 4, k) less the weighted mean rotation of each piece."""
         weight = weights[:, 3]
         total = np.bincount(self.component, weight)
         centred = channels.copy()
@@ -104,7 +104,7 @@ class MeasuredBody:
         slope = shifted_legendre_derivative(composition, law.order, deviation**2) @ law.coefficients.T
         sign = np.random.default_rng(0).choice([-1.0, 1.0], len(slope))
         error = np.column_stack([slope, np.zeros(len(slope))]) * (sign * deviation)[:, None]
-        return float((self.weights * self.respond(error[..., None])[..., 0] ** 2).sum())
+        return _square(self.weights, self.respond(error[..., None])[..., 0])
 
 
 class DensityModel:
@@ -159,7 +159,7 @@ class DensityModel:
         density = np.zeros_like(residual)
         direction = conditioned = invert(residual)
         square = start = (residual * conditioned).sum(axis=0)
-        for iterations in range(_MOST_ITERATIONS):
+        for _ in range(_MOST_ITERATIONS):
             if (square <= _RTOL**2 * start).all():
                 return density
             image = normal(direction)
@@ -172,14 +172,14 @@ class DensityModel:
             direction = conditioned + np.divide(new, square, out=np.zeros_like(square), where=square > 0) * direction
             square = new
         worst = float(np.sqrt((square[start > 0] / start[start > 0]).max()))
-        raise ConvergenceError("the dislocation density", iterations=iterations + 1, residual=worst, tolerance=_RTOL)
+        raise ConvergenceError("the dislocation density", iterations=_MOST_ITERATIONS, residual=worst, tolerance=_RTOL)
 
     def deviation_by_discrepancy(self, channels: Float, level: float) -> float:
         """The prior deviation at which the squared weighted misfit of channels (n_pixels, 4) falls to `level`."""
 
         def excess(logarithm: float) -> float:
             left = self.residual(channels[..., None], self.fit(channels[..., None], float(np.exp(logarithm))))
-            return float((self._measured.weights * left[..., 0] ** 2).sum()) - level
+            return _square(self._measured.weights, left[..., 0]) - level
 
         low, high = np.log(_LEAST_DENSITY), np.log(_LARGEST_DENSITY)
         if excess(low) <= 0:
@@ -362,10 +362,7 @@ def compare_candidates(
             weights = np.where(judged[:, None], 0.0, measured.weights)
             n_judged += 4 * int(judged.sum())
 
-            def judge(label: str | None, left: Float, judged=judged, measured=measured) -> None:
-                misfit[label] += float((measured.weights * left**2)[judged].sum())
-
-            judge(None, unexplained)
+            misfit[None] += _square(measured.weights[judged], unexplained[judged])
             norms[None].append(frobenius_norm(unexplained[:, :3]))
             densities[None].append(np.zeros(len(unexplained)))
             for label in CANDIDATES:
@@ -375,7 +372,8 @@ def compare_candidates(
                 norms[label].append(frobenius_norm(model.residual(unexplained[..., None], density)[:, :3, 0]))
                 densities[label].append(np.abs(density[:, 0]))
                 blind = model.fit(unexplained[..., None], width, weights)
-                judge(label, model.residual(unexplained[..., None], blind)[..., 0])
+                foreseen = model.residual(unexplained[..., None], blind)[..., 0]
+                misfit[label] += _square(measured.weights[judged], foreseen[judged])
                 chosen_deviations[label][maps.name] = width
             advance()
     candidates = [
@@ -413,6 +411,10 @@ def _beside(measured: MeasuredBody, law: EigenstrainLaw, composition_deviation: 
     basis = shifted_legendre(composition, law.order, composition_deviation**2)
     eigenstrain[:, :2, 0] = basis @ law.coefficients.T
     return measured.data - measured.respond(eigenstrain)[..., 0]
+
+
+def _square(weights: Float, channels: Float) -> float:
+    return float((weights * channels**2).sum())
 
 
 def _pixel_mean(maps: Sequence[Float]) -> float:

@@ -125,7 +125,7 @@ class Design:
         return np.asarray(_restrict(self.strain_columns, coefficients.shape[1]) @ coefficients.ravel())
 
     def score_covariance(self, coefficients: Float) -> Float:
-        """Covariance (2 order, 2 order) of A^T W (y - A p): independent noise of every channel, pixel, hidden source."""
+        """Covariance (2 order, 2 order) of A^T W (y - A p) under independent noise of every source of noise."""
         order = coefficients.shape[1]
         measured = _restrict(self.channel_score, order).reshape(-1, 2 * order)
         slope = self.slope[:, :order] @ coefficients.T

@@ -36,7 +36,7 @@ class DislocatedBody:
         """Channels aa, cc, 2 ac, rotation (n_pixels, 4, k) of signed densities (n_pixels, k), lines per nm^2."""
         components = [self._field.distortion(self._map(column))[self._mask] for column in density_per_nm2.T]
         channels = np.einsum("ij,kpj->pik", CHANNELS_OF_DISTORTION, np.array(components).reshape(-1, self._n_pixels, 4))
-        return channels - self._body.distortion(self._answer(channels[:, :3]))
+        return np.asarray(channels - self._body.distortion(self._answer(channels[:, :3])))
 
     def transpose(self, channels: Float) -> Float:
         """Transpose of `distortion`: (n_pixels, 4, k) to (n_pixels, k)."""

@@ -119,7 +119,7 @@ class PlaneStress:
         shear[:, 2] = vectors[:, 3] / 2
         # The rotation (dv/dx - du/dy) / 2 is half the shear dv/dx + du/dy with the sign of u turned round.
         turn = self.strain_transpose(shear) * np.array([-1.0, 1.0])[:, None]
-        return self.strain_transpose(vectors[:, :3]) + turn
+        return np.asarray(self.strain_transpose(vectors[:, :3]) + turn)
 
     def _stress_loads(self, stress: Float) -> Float:
         mesh = self.mesh

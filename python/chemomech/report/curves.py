@@ -3,6 +3,8 @@
 Every function draws on the axes it is given, or on those of a new figure, and returns them.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +16,31 @@ from matplotlib.ticker import MaxNLocator
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
+from chemomech.learn.dislocation_density import DislocationResult, frobenius_norm
 from chemomech.learn.eigenstrain import EigenstrainResult
 from chemomech.report.style import AXIS_COLOUR, AXIS_SHADE, FAINT, INK, STYLE, figure_of, new_axes, shortened
 
-#: What the models are called in legends.
-MODEL_NAME = {"M0": "M0, direct regression", "M1": "M1, elastic equilibrium"}
-#: M1 is drawn solid below, M0 in dashes on top of it: line, opacity of its band, order of drawing.
-_SOLID: dict[str, Any] = {"linestyle": "-", "linewidth": 1.9, "zorder": 2}
-_DASHED: dict[str, Any] = {"linestyle": (0, (4, 2.5)), "linewidth": 1.1, "zorder": 3}
-_LINE = {"M0": _DASHED, "M1": _SOLID}
-_BAND = {"M0": 0.14, "M1": 0.28}
-_COLOUR = {"M0": AXIS_SHADE, "M1": AXIS_COLOUR}
+
+@dataclass(frozen=True)
+class ModelStyle:
+    """How a model is named and drawn: its line, the opacity of its band, its colours along a and c."""
+
+    name: str
+    line: Mapping[str, Any]
+    band: float
+    colour: Mapping[str, str]
+
+
+#: M1 is drawn solid below, M0 in dashes and M2 in dots on top of it.
+MODEL_STYLE = {
+    "M0": ModelStyle(
+        "M0, direct regression", {"linestyle": (0, (4, 2.5)), "linewidth": 1.1, "zorder": 3}, 0.14, AXIS_SHADE
+    ),
+    "M1": ModelStyle("M1, elastic equilibrium", {"linestyle": "-", "linewidth": 1.9, "zorder": 2}, 0.28, AXIS_COLOUR),
+    "M2": ModelStyle(
+        "M2, with dislocations", {"linestyle": (0, (1, 1.6)), "linewidth": 1.6, "zorder": 4}, 0.1, AXIS_SHADE
+    ),
+}
 #: A figure names no more particles than this.
 _MOST_NAMES = 12
 _SQUARE_UM = 1e6  # nm^2
@@ -80,7 +96,8 @@ def plot_regression(result: EigenstrainResult, axis: Literal["a", "c"], ax: Axes
     curve = np.linspace(0, 1, 201)
     for model, law in result.laws.items():
         values = 100 * law(curve)[:, channel]
-        ax.plot(curve, values, color=_COLOUR[model][axis], label=MODEL_NAME[model], **_LINE[model])
+        style = MODEL_STYLE[model]
+        ax.plot(curve, values, color=style.colour[axis], label=style.name, **style.line)
     ax.set_xlabel("Composition $X$ (Li per formula unit)")
     ax.set_ylabel(rf"Measured strain $\varepsilon_{{{axis}{axis}}}$ (%)")
     ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1.6)
@@ -128,14 +145,14 @@ def plot_model_errors(result: EigenstrainResult, ax: Axes | None = None) -> Axes
     ax = ax or new_axes(5.2, 0.9 + 0.55 * len(result.model_error))
     models = list(result.model_error)
     errors = [1e3 * error for error in result.model_error.values()]
-    ax.barh(range(len(models)), errors, height=0.6, color=[INK if model == "M1" else FAINT for model in models])
+    ax.barh(range(len(models)), errors, height=0.6, color=[FAINT if model == "M0" else INK for model in models])
     for row, (model, error) in enumerate(zip(models, errors, strict=True)):
         note = f"{error:.2f}"
         if model != "M0" and "M0" in result.model_error:
             note += f"  ({relative_to_M0(result, model)})"
         ax.annotate(note, (error, row), xytext=(5, 0), textcoords="offset points", va="center")
     ax.invert_yaxis()
-    ax.set_yticks(range(len(models)), [MODEL_NAME[model].replace(", ", "\n") for model in models])
+    ax.set_yticks(range(len(models)), [MODEL_STYLE[model].name.replace(", ", "\n") for model in models])
     ax.tick_params(axis="y", length=0)
     ax.margins(x=0.42)
     ax.set_xlim(left=0)
@@ -168,6 +185,84 @@ def plot_incompatibility(result: EigenstrainResult, ax: Axes | None = None) -> A
     return ax
 
 
+@rc_context(STYLE)
+def plot_candidates(result: EigenstrainResult, ax: Axes | None = None) -> Axes:
+    """Misfit of pixels that no density was fitted to, by kind of dislocation (Deng SI, fig. S6).
+
+    Raises
+    ------
+    InputError : model M2 was not fitted.
+    """
+    found = fitted_dislocations(result)
+    ax = ax or new_axes(5.2, 0.9 + 0.55 * len(found.candidates))
+    for row, candidate in enumerate(found.candidates):
+        chosen = candidate.burgers == found.burgers
+        ax.barh(row, candidate.held_out_misfit, height=0.6, color=INK if chosen else FAINT)
+        note = f"{candidate.held_out_misfit:.2f}"
+        if candidate.burgers:
+            note += rf"  (mean $|\rho|$ {_SQUARE_UM * candidate.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$)"
+        ax.annotate(note, (candidate.held_out_misfit, row), xytext=(5, 0), textcoords="offset points", va="center")
+    ax.axvline(1, color=FAINT, linewidth=0.8, linestyle="--", zorder=0)
+    ax.invert_yaxis()
+    ax.set_yticks(
+        range(len(found.candidates)), [f"b = {each.burgers}" if each.burgers else "none" for each in found.candidates]
+    )
+    ax.tick_params(axis="y", length=0)
+    ax.margins(x=0.5)
+    ax.set_xlabel("RMS misfit of held-out pixels (noise std. dev.)")
+    return ax
+
+
+@rc_context(STYLE)
+def plot_error_against_uncertainty(result: EigenstrainResult, ax: Axes | None = None) -> Axes:
+    """Residual strain of M1 and M2 against the uncertainty that came with the maps (Deng SI, fig. S10).
+
+    Means over pixels of like uncertainty. The dashed line is what noise of that size leaves: its mean norm.
+
+    Raises
+    ------
+    InputError : model M2 was not fitted.
+    """
+    found = fitted_dislocations(result)
+    ax = ax or new_axes(5.2, 3.4)
+    deviation: list[Float] = []
+    residual: dict[str, list[Float]] = {"M1": [], "M2": []}
+    for name, particle in result.particles.items():
+        given, mask = particle.maps.uncertainty, particle.maps.mask
+        deviations = [given.get(channel, np.full(mask.shape, result.noise[channel])) for channel in ("aa", "cc", "ac")]
+        deviation.append(frobenius_norm(np.stack(deviations, axis=-1))[mask])
+        residual["M1"].append(frobenius_norm(particle.residual_strain)[mask])
+        residual["M2"].append(frobenius_norm(found.particles[name].residual_strain)[mask])
+    size = np.concatenate(deviation)
+    edges = np.unique(np.quantile(size, np.linspace(0, 1, 11)))
+    place = np.clip(np.searchsorted(edges, size, side="right") - 1, 0, max(len(edges) - 2, 0))
+    count = np.bincount(place)
+    middle = np.bincount(place, size) / count
+    for model, marker, colour in (("M1", "s", FAINT), ("M2", "o", INK)):
+        mean = np.bincount(place, np.concatenate(residual[model])) / count
+        ax.plot(1e3 * middle, 1e3 * mean, marker + "-", color=colour, label=MODEL_STYLE[model].name)
+    # The mean of the norm of three normal numbers is sqrt(8 / 3 pi) = 0.92 of their root mean square.
+    ax.plot(1e3 * middle, 0.92e3 * middle, "--", color=FAINT, linewidth=0.9, label="noise alone")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0.1)
+    ax.set_xlabel("Uncertainty of the strain tensor (10$^{-3}$)")
+    ax.set_ylabel("Residual strain (10$^{-3}$)")
+    ax.legend()
+    return ax
+
+
+def fitted_dislocations(result: EigenstrainResult) -> DislocationResult:
+    """Those of model M2.
+
+    Raises
+    ------
+    InputError : it was not fitted.
+    """
+    if result.dislocations is None:
+        raise InputError("model M2 was not fitted: there are no dislocations to plot")
+    return result.dislocations
+
+
 def noise_incompatibility(result: EigenstrainResult, name: str) -> float:
     """RMS incompatibility, 1/nm^2, of pure white noise of the estimated size on one particle's pixels.
 
@@ -185,11 +280,10 @@ def relative_to_M0(result: EigenstrainResult, model: str) -> str:
 
 def _bands(ax: Axes, composition: Float, values: Float, band: Float, model: str) -> None:
     """Curves (n, 2) with their half-widths, shown in %."""
-    for (axis, colour), value, half in zip(_COLOUR[model].items(), 100 * values.T, 100 * band.T, strict=True):
-        ax.fill_between(
-            composition, value - half, value + half, color=AXIS_COLOUR[axis], alpha=_BAND[model], linewidth=0
-        )
-        ax.plot(composition, value, color=colour, **_LINE[model])
+    style = MODEL_STYLE[model]
+    for (axis, colour), value, half in zip(style.colour.items(), 100 * values.T, 100 * band.T, strict=True):
+        ax.fill_between(composition, value - half, value + half, color=AXIS_COLOUR[axis], alpha=style.band, linewidth=0)
+        ax.plot(composition, value, color=colour, **style.line)
 
 
 def _finish_law(ax: Axes, result: EigenstrainResult, label: str) -> None:
@@ -198,7 +292,8 @@ def _finish_law(ax: Axes, result: EigenstrainResult, label: str) -> None:
     ax.margins(y=0.1)
     ax.set_xlabel("Composition $X$ (Li per formula unit)")
     ax.set_ylabel(label)
-    models = [Line2D([], [], color=INK, label=MODEL_NAME[model], **_LINE[model]) for model in result.laws]
+    styles = [MODEL_STYLE[model] for model in result.laws]
+    models = [Line2D([], [], color=INK, label=style.name, **style.line) for style in styles]
     axes = [Line2D([], [], color=colour, linewidth=5, label=f"along {axis}") for axis, colour in AXIS_COLOUR.items()]
     ax.legend(handles=[*axes, *models], ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1.6)
 

@@ -12,6 +12,9 @@ from chemomech.learn.eigenstrain import EigenstrainResult
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.curves import (
+    fitted_dislocations,
+    plot_candidates,
+    plot_error_against_uncertainty,
     plot_expansion,
     plot_incompatibility,
     plot_law,
@@ -20,7 +23,7 @@ from chemomech.report.curves import (
     plot_regression,
     relative_to_M0,
 )
-from chemomech.report.maps import plot_contact_sheet, plot_particle
+from chemomech.report.maps import plot_contact_sheet, plot_dislocations, plot_particle
 from chemomech.report.page import Gallery, Picture, render
 
 #: Particles whose maps the page shows in full; when there are more, contact sheets show all of them.
@@ -37,6 +40,16 @@ class _Particle:
     name: str
     caption: str
     picture: Picture
+
+
+@dataclass(frozen=True)
+class _Dislocations:
+    """The section about model M2: the mean density in 1/um^2, figures, a table, and the maps of particles."""
+
+    density: str
+    figures: Sequence[Picture]
+    table: tables.Table
+    maps: Sequence[_Particle]
 
 
 def write_report(
@@ -59,7 +72,8 @@ def write_report(
     >>> write_report(Path("out"), result, inputs=[Path("maps.h5")], options={"order": "auto"})
     """
     n_particles = len(result.particles)
-    n_figures = 7 + min(n_particles, _MOST_IN_FULL) + len(extra_figures)
+    n_maps = min(n_particles, _MOST_IN_FULL) * (2 if result.dislocations else 1)
+    n_figures = 7 + n_maps + len(extra_figures)
     with progress("figures", n_figures) as advance:
         page = _page(Gallery(advance, folder / "figures"), result, inputs, options, extra_figures)
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -115,6 +129,7 @@ def _page(
             "incompatibility",
             "RMS incompatibility of the residual strain of each particle against its mean composition.",
         ),
+        dislocations=_dislocations(gallery, result) if result.dislocations else None,
         particles=[_particle(gallery, result, name) for name in names[:_MOST_IN_FULL]],
         n_open=_OPEN,
         contact_sheets=_contact_sheets(gallery, result, names) if len(names) > _MOST_IN_FULL else [],
@@ -129,6 +144,29 @@ def _page(
         particle_table=tables.particle_table(result),
         provenance=[tables.input_table(inputs), tables.option_table(options), tables.version_table()],
     )
+
+
+def _dislocations(gallery: Gallery, result: EigenstrainResult) -> _Dislocations:
+    found = fitted_dislocations(result)
+    figures = [
+        gallery.add_axes(
+            plot_candidates(result),
+            "candidates",
+            "Misfit of held-out pixels: "
+            + ", ".join(f"{each.burgers or 'none'} {each.held_out_misfit:.2f}" for each in found.candidates),
+        )
+    ]
+    if any({"aa", "cc", "ac"} & set(particle.maps.uncertainty) for particle in result.particles.values()):
+        alt = "Mean residual strain of models M1 and M2 against the uncertainty of the measured strain."
+        figures.append(gallery.add_axes(plot_error_against_uncertainty(result), "error_against_uncertainty", alt))
+    maps = []
+    for name in list(result.particles)[:_MOST_IN_FULL]:
+        own = found.particles[name]
+        caption = f"mean density {1e6 * own.mean_abs_density_per_nm2:.0f} µm⁻²"
+        alt = f"Maps of particle {name}: dislocation density, its curl, and residual, dislocation, unexplained strain."
+        picture = gallery.add(plot_dislocations(result, name), f"dislocations_{name}", alt)
+        maps.append(_Particle(name, caption, picture))
+    return _Dislocations(f"{1e6 * found.mean_abs_density_per_nm2:.0f}", figures, tables.dislocation_table(found), maps)
 
 
 def _order_figure(gallery: Gallery, result: EigenstrainResult) -> Picture | None:

@@ -1,6 +1,6 @@
 """Maps of particles: what was measured, what the law explains, and what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -8,13 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chemomech.arrays import Float
+from chemomech.learn.dislocation_density import CANDIDATES
 from chemomech.learn.eigenstrain import EigenstrainResult
 from chemomech.observe.maps import CorrelativeMaps
+from chemomech.report.curves import fitted_dislocations
 from chemomech.report.sheet import (
     COMPOSITION,
     MAGNITUDE,
     SIGNED,
     STRAIN,
+    Limits,
     Sheet,
     nice_above,
     nice_length,
@@ -41,18 +44,10 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
     """
     particle = result.particles[name]
     maps = particle.maps
-    crop = _crop(maps)
-    width, height = _panel_size(maps.mask[crop].shape)
     strains = {"Total": maps.distortion[..., :3]}
     if result.main == "M1":
         strains["Coherency"] = particle.coherency_strain
     strains["Residual"] = particle.residual_strain
-
-    first = max(width + _BAR_SPACE, _LONGEST_TITLE)
-    columns = _MARGIN + np.array([0, *(first + (width + _GAP) * np.arange(len(strains)))])
-    rows = _HEAD + _TITLE + (height + _TITLE) * np.arange(3)
-    sheet = Sheet(columns[-1] + width + _MARGIN, rows[-1] + height + _FOOT)
-
     rotation = 1e3 * (maps.distortion[..., 3] - maps.distortion[maps.mask][:, 3].mean())
     incompatibility = _SQUARE_UM * particle.incompatibility
     overview = [
@@ -60,6 +55,59 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
         ("Lattice rotation less its mean (mrad)", rotation, SIGNED, symmetric_limits(rotation[maps.mask])),
         ("Incompatibility of residual (µm$^{-2}$)", incompatibility, SIGNED, symmetric_limits(incompatibility)),
     ]
+    role = ", held out of the fit" if particle.held_out else ""
+    mean = rf"mean $X$ = {maps.mean_composition:.2f}, {maps.mask.sum()} pixels of {maps.pixel_size_nm:.4g} nm{role}"
+    return _figure(maps, overview, strains, mean)
+
+
+@rc_context(STYLE)
+def plot_dislocations(result: EigenstrainResult, name: str) -> Figure:
+    """Dislocation densities by model M2 and by the curl of the measured distortion; then the residual strain of M1, the
+    strain of the dislocations, and what is left (Deng, fig. 3c).
+
+    Raises
+    ------
+    InputError : model M2 was not fitted.
+    """
+    found = fitted_dislocations(result)
+    own, maps = found.particles[name], result.particles[name].maps
+    a, c = CANDIDATES[found.burgers or "[001]"]
+    length = a * maps.reference_nm[0] + c * maps.reference_nm[1]
+    curl = _SQUARE_UM * own.burgers_density_per_nm @ (a, c) / length
+    density = _SQUARE_UM * own.density_per_nm2
+    limits = symmetric_limits(np.concatenate([curl[np.isfinite(curl)], density[maps.mask]]))
+    overview = [
+        ("Composition $X$", maps.composition, COMPOSITION, (0.0, 1.0)),
+        (rf"Density of {found.burgers or '[001]'}, M2 (µm$^{{-2}}$)", density, SIGNED, limits),
+        ("The same from the curl (µm$^{-2}$)", curl, SIGNED, limits),
+    ]
+    strains = {
+        "Residual": result.particles[name].residual_strain,
+        "Dislocation": own.strain,
+        "Unexplained": own.residual_strain,
+    }
+    mean = rf"mean $|\rho|$ = {_SQUARE_UM * own.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$"
+    return _figure(maps, overview, strains, mean, one_scale=True)
+
+
+def _figure(
+    maps: CorrelativeMaps,
+    overview: Sequence[tuple[str, Float, str, Limits]],
+    strains: Mapping[str, Float],
+    heading: str,
+    *,
+    one_scale: bool = False,
+) -> Figure:
+    """A column of three maps with titles, colours and limits; then a column for each strain: aa, cc, ac.
+
+    The strains of a column share one scale; with `one_scale`, those of all columns that of the first.
+    """
+    crop = _crop(maps)
+    width, height = _panel_size(maps.mask[crop].shape)
+    first = max(width + _BAR_SPACE, _LONGEST_TITLE)
+    columns = _MARGIN + np.array([0, *(first + (width + _GAP) * np.arange(len(strains)))])
+    rows = _HEAD + _TITLE + (height + _TITLE) * np.arange(3)
+    sheet = Sheet(columns[-1] + width + _MARGIN, rows[-1] + height + _FOOT)
     for top, (title, field, colours, limits) in zip(rows, overview, strict=True):
         ax = sheet.axes(columns[0], top, width, height)
         image = show(ax, _inside(field, maps)[crop], colours, limits)
@@ -67,9 +115,10 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
         cax = sheet.axes(columns[0] + width + 0.06, top, _BAR, height)
         sheet.colour_bar(cax, image, field[maps.mask], orientation="vertical")
 
-    for left, (kind, strain) in zip(columns[1:], strains.items(), strict=True):
-        fields = 100 * strain * (1, 1, 0.5)
-        limits = symmetric_limits(fields[maps.mask])
+    percent = {kind: 100 * strain * (1, 1, 0.5) for kind, strain in strains.items()}
+    shared = symmetric_limits(next(iter(percent.values()))[maps.mask])
+    for left, (kind, fields) in zip(columns[1:], percent.items(), strict=True):
+        limits = shared if one_scale else symmetric_limits(fields[maps.mask])
         for i, top in enumerate(rows):
             ax = sheet.axes(left, top, width, height)
             image = show(ax, _inside(fields[..., i], maps)[crop], STRAIN, limits)
@@ -81,10 +130,8 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
 
     ny, nx = maps.mask[crop].shape
     _draw_scale(sheet, columns[0], rows[-1] + height + 0.14, min(width / nx, height / ny) / maps.pixel_size_nm, width)
-    sheet.text(_MARGIN, 0.1, shortened(name, 24 if width > 2 else 14), size=11, bold=True, math=False)
-    role = ", held out of the fit" if particle.held_out else ""
-    mean = rf"mean $X$ = {maps.mean_composition:.2f}, {maps.mask.sum()} pixels of {maps.pixel_size_nm:.4g} nm{role}"
-    sheet.text(columns[1], 0.13, mean)
+    sheet.text(_MARGIN, 0.1, shortened(maps.name, 24 if width > 2 else 14), size=11, bold=True, math=False)
+    sheet.text(columns[1], 0.13, heading)
     return sheet.figure
 
 

@@ -60,7 +60,7 @@ class Sheet:
         extend = "both" if below and above else "min" if below else "max" if above else "neither"
         bar = self.figure.colorbar(image, cax=cax, orientation=orientation, extend=extend, extendfrac=0.06)
         middle = (low + high) / 2
-        labels = [f"{value:+.3g}" if low < 0 and value else f"{value:.3g}" for value in (low, middle, high)]
+        labels = [f"{value:+.6g}" if low < 0 and value else f"{value:.6g}" for value in (low, middle, high)]
         bar.set_ticks([low, middle, high], labels=[label.replace("-", "\N{MINUS SIGN}") for label in labels])
         cax.tick_params(length=2, pad=2, labelsize=8)
         for spine in cax.spines.values():

@@ -12,6 +12,7 @@ import scipy
 from markupsafe import Markup
 
 from chemomech import __version__
+from chemomech.learn.dislocation_density import DislocationResult
 from chemomech.learn.eigenstrain import EigenstrainResult
 
 #: What the noise of each channel is called, its unit, and the factor to that unit.
@@ -131,6 +132,24 @@ def particle_table(result: EigenstrainResult) -> Table:
     ]
     head = ["Particle", "Role", "Pixels", "Pixel size (nm)", "Mean X", "RMS incompatibility (µm⁻²)"]
     return Table("Particles.", head, rows, 2)
+
+
+def dislocation_table(found: DislocationResult) -> Table:
+    """Mean densities of one row a particle."""
+    rows = [
+        [
+            name,
+            f"{1e6 * own.mean_abs_density_per_nm2:.0f}",
+            f"{1e6 * own.mean_abs_of_noise_per_nm2:.0f}",
+            f"{1e6 * own.density_deviation_per_nm2:.0f}",
+        ]
+        for name, own in found.particles.items()
+    ]
+    caption = (
+        "Dislocation density of model M2, without its sign. Noise: the mean size of the density that noise of strain and "
+        "rotation alone would give. Prior: standard deviation that the discrepancy principle gave the density of a pixel."
+    )
+    return Table(caption, ["Particle", "Mean density (µm⁻²)", "Of noise alone (µm⁻²)", "Prior (µm⁻²)"], rows)
 
 
 def incompatibility(per_nm2: float) -> str:
