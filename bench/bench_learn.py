@@ -46,7 +46,7 @@ def particle(n_pixels: int) -> CorrelativeMaps:
     eigenstrain = np.zeros((mesh.n_cells, 3, 1))
     eigenstrain[:, :2, 0] = TWIN_LAW(composition[mask])
     distortion = np.zeros((*mask.shape, 4))
-    distortion[mask, :3] = body.strain(body.displacement(body.eigenstrain_loads(eigenstrain)))[..., 0]
+    distortion[mask] = body.distortion(body.displacement(body.eigenstrain_loads(eigenstrain)))[..., 0]
     clean = CorrelativeMaps("P1", pixel_size_nm, mask, composition, distortion, source="bench")
     return add_noise(clean, Noise(), seed=0)
 

@@ -39,6 +39,23 @@ def test_result_json_follows_its_schema(result, tmp_path):
     assert set(found["particles"]["P"]) >= {"mean_composition", "rms_incompatibility_per_nm2"}
 
 
+def test_dislocations_are_written(tmp_path):
+    """The block of result.json that programs read, and the maps."""
+    maps = random_maps(platelet(16, 26))
+    maps.composition[...] = two_phase_composition(maps.mask)
+    result = learn_eigenstrain([maps], order=1, models=("M1", "M2"))
+    write_result(tmp_path, result)
+    found = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)["dislocations"]
+    assert found["mean_abs_density_per_um2"] == pytest.approx(1e6 * result.dislocations.mean_abs_density_per_nm2)
+    assert [candidate["burgers"] for candidate in found["candidates"]] == [None, "[001]", "[100]"]
+    with h5py.File(tmp_path / "result.h5") as file:
+        group = file["particles/P"]
+        np.testing.assert_array_equal(
+            group["dislocation_density"][...], result.dislocations.particles["P"].density_per_nm2
+        )
+        assert group["burgers_density"].attrs["units"] == "1/nm"
+
+
 def test_a_number_that_does_not_exist_is_null(result, tmp_path):
     """A strip two pixels wide has no incompatibility; NaN is not JSON."""
     write_result(tmp_path, result)

@@ -159,6 +159,13 @@ def test_maps_of_the_dislocations(experiment, learned):
         assert residual < frobenius_norm(own.residual_strain + own.strain)[maps.mask].mean()
 
 
+def test_a_rotation_of_the_wrong_sign_is_reported(experiment):
+    """No dislocation turns the lattice against its own strain: the misfit stays, and the reader is warned."""
+    turned = replace(experiment[0][0], distortion=experiment[0][0].distortion * np.array([1, 1, 1, -1]))
+    warnings = learn_eigenstrain([turned], order=1, models=("M1", "M2")).warnings
+    assert any("check the sign and the drift of the rotation" in warning for warning in warnings)
+
+
 def test_no_dislocations_are_found_where_there_are_none():
     """Coherent particles: no kind is chosen, no density is left, and the law is that of M1 within its error."""
     clean = [make_particle(f"P{i}", LAW, length_nm=2000, seed=i) for i in range(3)]

@@ -41,6 +41,16 @@ def result():
     return learn_eigenstrain([particle(name, seed) for seed, name in enumerate(("P1", "P2", NASTY))], test=["P2"])
 
 
+@pytest.fixture(scope="module")
+def dislocated():
+    """Model M2 on maps that came with an uncertainty in every pixel."""
+    own = particle("P1", 0, 16, 26)
+    random = np.random.default_rng(0)
+    given = {channel: 1e-3 * random.uniform(0.8, 1.2, own.mask.shape) for channel in ("aa", "cc", "ac", "rotation")}
+    own.distortion[..., 1] += 0.01 * np.sin(np.indices(own.mask.shape)[1] / 3)
+    return learn_eigenstrain([replace(own, uncertainty=given)], order=1, models=("M1", "M2"))
+
+
 class Page(HTMLParser):
     """Images, addresses and text of a page."""
 
@@ -110,6 +120,23 @@ def test_names_are_text_and_nothing_else(report):
     assert NASTY in page.text
     assert NASTY not in (folder / "report.html").read_text(encoding="utf-8")
     assert {file.parent for file in folder.rglob("*.png")} == {folder / "figures"}
+
+
+def test_the_page_of_dislocations(dislocated, tmp_path):
+    """Candidates, the error against the given uncertainty and the maps; without M2 there is no such section."""
+    page = write(tmp_path, dislocated)
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"candidates.png", "error_against_uncertainty.png", "dislocations_P1.png"} <= figures
+    assert "Dislocations" in page.text
+    assert f"{1e6 * dislocated.dislocations.mean_abs_density_per_nm2:.0f}" in page.text
+
+
+def test_no_dislocations_are_drawn_without_M2(result):
+    for plot in (curves.plot_candidates, curves.plot_error_against_uncertainty):
+        with pytest.raises(InputError, match="M2 was not fitted"):
+            plot(result)
+    with pytest.raises(InputError, match="M2 was not fitted"):
+        maps.plot_dislocations(result, "P1")
 
 
 @pytest.mark.parametrize("models", [("M0",), ("M1",)])

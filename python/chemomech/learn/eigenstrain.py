@@ -234,6 +234,7 @@ def learn_eigenstrain(
             *_extrapolation([maps for maps in particles if maps.name not in test], noise["composition"]),
             *_clipping(particles),
             *_unexplained(fitted[main], solutions[main], uncertainty[main], main),
+            *_beyond_dislocations(dislocations),
         ],
     )
 
@@ -403,6 +404,16 @@ def _clipping(particles: Sequence[CorrelativeMaps]) -> list[str]:
     if min(np.mean(composition == 0.0), np.mean(composition == 1.0)) < _CLIPPED:
         return []
     return ["many pixels have a composition of exactly 0 or 1: give the noisy values; clipping them biases the law"]
+
+
+def _beyond_dislocations(found: DislocationResult | None) -> list[str]:
+    """A warning when densities were asked to explain what is not of dislocations."""
+    if not found or not found.unexplained:
+        return []
+    return [
+        f"M2: no density of dislocations brings the misfit of {', '.join(found.unexplained)} down to the noise, so that "
+        "its densities are not to be trusted: check the sign and the drift of the rotation, and the uncertainties"
+    ]
 
 
 def _unexplained(designs: Sequence[Design], solution: Fit, uncertainty: Uncertainty, model: str) -> list[str]:
