@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -228,3 +229,111 @@ def displace_lines(
     radial, burgers : (3,) nm.
     series : (K, 3, 2) nm.
     """
+
+class VoxelBody:
+    """Elasticity of a box of voxels without a matrix; displacements are (3, nx + 1, ny + 1, nz + 1).
+
+    Parameters
+    ----------
+    constants : c11, c22, c33, c44, c55, c66, c12, c13, c23, GPa, in the axes of the grid.
+    spacing : edges of a cell, nm.
+    weight : (nx, ny, nz) 1 where there is a cell, 0 where not.
+    free : (3, nx + 1, ny + 1, nz + 1) 0 where a displacement is held.
+
+    Attributes
+    ----------
+    inverse_diagonal : of the matrix; 0 where a displacement is held or has no element.
+    """
+
+    inverse_diagonal: NDArray[np.float64]
+    def __init__(
+        self,
+        constants: Sequence[float],
+        spacing: Sequence[float] | NDArray[np.float64],
+        weight: NDArray[np.float32],
+        free: NDArray[np.uint8],
+    ) -> None: ...
+    def multiply(self, x: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        """out = K x, 0 where nothing moves; x must be 0 there."""
+
+    def residual(self, b: NDArray[np.float64], x: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        """out = b - K x, with the same rule."""
+
+    def smooth(
+        self,
+        b: NDArray[np.float64],
+        x: NDArray[np.float64],
+        direction: NDArray[np.float64],
+        alpha: float,
+        beta: float,
+        spare: NDArray[np.float64],
+    ) -> None:
+        """direction <- alpha direction + beta D^-1 (b - K x), x <- x + direction; `spare` is overwritten."""
+
+class VoxelBody32:
+    """`VoxelBody` in single precision."""
+
+    inverse_diagonal: NDArray[np.float32]
+    def __init__(
+        self,
+        constants: Sequence[float],
+        spacing: Sequence[float] | NDArray[np.float64],
+        weight: NDArray[np.float32],
+        free: NDArray[np.uint8],
+    ) -> None: ...
+    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def residual(self, b: NDArray[np.float32], x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def smooth(
+        self,
+        b: NDArray[np.float32],
+        x: NDArray[np.float32],
+        direction: NDArray[np.float32],
+        alpha: float,
+        beta: float,
+        spare: NDArray[np.float32],
+    ) -> None: ...
+
+class PorousBody32:
+    """`VoxelBody32` of cells that are partly solid: `moment` (27, nx, ny, nz) from `voxel_coarsen`."""
+
+    inverse_diagonal: NDArray[np.float32]
+    def __init__(
+        self,
+        constants: Sequence[float],
+        spacing: Sequence[float] | NDArray[np.float64],
+        moment: NDArray[np.float32],
+        free: NDArray[np.uint8],
+    ) -> None: ...
+    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def residual(self, b: NDArray[np.float32], x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def smooth(
+        self,
+        b: NDArray[np.float32],
+        x: NDArray[np.float32],
+        direction: NDArray[np.float32],
+        alpha: float,
+        beta: float,
+        spare: NDArray[np.float32],
+    ) -> None: ...
+
+def voxel_stress_loads(stress: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loads (3, nx + 1, ny + 1, nz + 1) of mean stresses (6, nx, ny, nz), Voigt order."""
+
+def voxel_strain(displacement: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean strains (6, nx, ny, nz), engineering shears, of displacements (3, nx + 1, ny + 1, nz + 1)."""
+
+def voxel_coarsen(fine: NDArray[np.float32], doubled: Sequence[bool]) -> NDArray[np.float32]:
+    """Moments (27, ...) of the solid in cells twice as long along the `doubled` axes.
+
+    Means over a cell, 9 px + 3 py + pz, of xi^px eta^py zeta^pz over its solid part, -1 <= xi, eta, zeta <= 1.
+
+    Parameters
+    ----------
+    fine : voxels (nx, ny, nz) of weight 1 or 0, or moments (27, nx, ny, nz).
+    """
+
+def voxel_add_interpolation(coarse: NDArray[np.float32], doubled: Sequence[bool], fine: NDArray[np.float32]) -> None:
+    """fine += trilinear interpolation of displacements on a grid coarser by 2 along the `doubled` axes."""
+
+def voxel_restrict(fine: NDArray[np.float32], doubled: Sequence[bool], coarse: NDArray[np.float32]) -> None:
+    """coarse = transpose of the interpolation, applied to `fine`."""

@@ -46,7 +46,7 @@ _PRECISION = 0.05
 #: standard error, the density by 3e-5 of itself.
 _RTOL = 1e-3
 _MOST_ITERATIONS = 500
-#: Up to this many pixels the body is factorised: hundreds of loads pay for it. A load takes 5 ms at 5e3 pixels and 20 ms
+#: Up to this many pixels the body is factorised: hundreds of loads pay for it. A load takes 5 ms at 5e3 pixels, 20 ms
 #: at 2e4, a third to a half of what multigrid takes; beyond, the factor outgrows everything else in memory.
 _DIRECT_PIXELS = 30_000
 #: Share of the pixels on which candidates are judged; a density is fitted to the others.

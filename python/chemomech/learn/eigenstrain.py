@@ -411,8 +411,8 @@ def _beyond_dislocations(found: DislocationResult | None) -> list[str]:
     if not found or not found.unexplained:
         return []
     return [
-        f"M2: no density of dislocations brings the misfit of {', '.join(found.unexplained)} down to the noise, so that "
-        "its densities are not to be trusted: check the sign and the drift of the rotation, and the uncertainties"
+        f"M2: no density of dislocations brings the misfit of {', '.join(found.unexplained)} down to the noise; its "
+        "densities are not to be trusted: check the sign and the drift of the rotation, and the uncertainties"
     ]
 
 
