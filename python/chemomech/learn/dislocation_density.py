@@ -18,6 +18,7 @@ convolution and an elastic solution; the convolution alone, inverted by Fourier 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -38,8 +39,8 @@ from chemomech.progress import progress
 
 #: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
 CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
-#: Standard deviations of the density between which the discrepancy principle looks, lines per nm^2.
-_LEAST_DENSITY, _LARGEST_DENSITY = 1e-6, 1e-2
+#: Standard deviations of the density between which the discrepancy principle looks, and where it starts; per nm^2.
+_LEAST_DENSITY, _COMMON_DENSITY, _LARGEST_DENSITY = 1e-6, 1e-4, 1e-2
 #: Relative precision of that standard deviation; the density changes by a third of it.
 _PRECISION = 0.05
 #: Relative residual of the conjugate gradients, in the norm of the preconditioner. The law then moves by 1 % of its
@@ -182,21 +183,25 @@ class DensityModel:
     def deviation_by_discrepancy(self, channels: Float, level: float) -> float:
         """The prior deviation at which the squared weighted misfit of channels (n_pixels, 4) falls to `level`."""
 
+        @cache
         def excess(logarithm: float) -> float:
             left = self.residual(channels[..., None], self.fit(channels[..., None], float(np.exp(logarithm))))
             return _square(self._measured.weights, left[..., 0]) - level
 
-        low, high = np.log(_LEAST_DENSITY), np.log(_LARGEST_DENSITY)
-        if excess(low) <= 0:
-            return _LEAST_DENSITY
-        # Upwards from a small density, where the iteration is short, to the first that explains enough.
-        step = np.log(10)
-        above = low + step
-        while above < high and excess(above) > 0:
-            above += step
-        if above >= high:
-            return _LARGEST_DENSITY
-        return float(np.exp(brentq(excess, above - step, above, xtol=_PRECISION)))
+        # From a density that is common in microscopy, by decades, to a pair on either side of the level.
+        least, largest = np.log(_LEAST_DENSITY), np.log(_LARGEST_DENSITY)
+        below = above = np.log(_COMMON_DENSITY)
+        if excess(above) > 0:
+            while excess(above) > 0:
+                if above > largest - _PRECISION:
+                    return _LARGEST_DENSITY
+                below, above = above, above + np.log(10)
+        else:
+            while excess(below) <= 0:
+                if below < least + _PRECISION:
+                    return _LEAST_DENSITY
+                below, above = below - np.log(10), below
+        return float(np.exp(brentq(excess, below, above, xtol=_PRECISION)))
 
     def residual(self, channels: Float, density_per_nm2: Float) -> Float:
         """Channels (n_pixels, 4, k) less the distortion of densities (n_pixels, k)."""
