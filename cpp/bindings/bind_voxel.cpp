@@ -87,6 +87,19 @@ void smooth(const HeldBody<Cells, Real>& held, const py::array& b, const py::arr
 }
 
 template <template <class> class Cells, class Real>
+void smooth_from_zero(const HeldBody<Cells, Real>& held, const py::array& b, const py::array& x,
+                      const py::array& direction, Real beta) {
+  const auto load = view<const Real>(b, "b", held.nodes);
+  const auto solution = view<Real>(x, "x", held.nodes);
+  const auto step = view<Real>(direction, "direction", held.nodes);
+  require_apart(solution, "x", load, "b");
+  require_apart(step, "direction", load, "b");
+  require_apart(solution, "x", step, "direction");
+  py::gil_scoped_release nogil;
+  voxel::smooth_from_zero(held.body, load, solution, step, beta);
+}
+
+template <template <class> class Cells, class Real>
 void bind_body(py::module_& m, const char* name, const char* made_of) {
   using py::arg;
   using Held = HeldBody<Cells, Real>;
@@ -97,7 +110,9 @@ void bind_body(py::module_& m, const char* name, const char* made_of) {
       .def("multiply", &multiply<Cells, Real>, arg("x").noconvert(), arg("out").noconvert())
       .def("residual", &residual<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(), arg("out").noconvert())
       .def("smooth", &smooth<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(), arg("direction").noconvert(),
-           arg("alpha"), arg("beta"), arg("spare").noconvert());
+           arg("alpha"), arg("beta"), arg("spare").noconvert())
+      .def("smooth_from_zero", &smooth_from_zero<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(),
+           arg("direction").noconvert(), arg("beta"));
 }
 
 std::array<index, 4> nodes_around(const std::array<index, 4>& cells) {

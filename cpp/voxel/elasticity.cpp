@@ -15,6 +15,23 @@ namespace {
 // the end: the order of the sums depends on this number alone.
 constexpr index layers = 8;
 constexpr std::size_t register_bytes = 64;
+// Nodes that are worth a thread: waking one takes as long as a few thousand.
+constexpr index nodes_per_thread = 1 << 14;
+
+// body(chunk) for all chunks of a box with this many nodes.
+template <class Run>
+void for_chunks(index n_chunks, index nodes, const Run& run) {
+  if (nodes < 2 * nodes_per_thread) {
+    for (index chunk = 0; chunk < n_chunks; ++chunk) run(chunk);
+  } else {
+    for_tasks(n_chunks, run);
+  }
+}
+
+// Planes of nodes that are worth a thread.
+inline index planes_per_thread(index plane) {
+  return std::max<index>(1, nodes_per_thread / plane);
+}
 
 // Rows of scratch: 12 transformed in x and y; what 24 monomials give to the lower and to the upper node along z.
 template <class Real>
@@ -221,7 +238,7 @@ void sweep(const Cells& cells, View<const Real, 4> x, View<Real, 4> y, const Fin
   const index line = nz + 1, plane = (ny + 1) * line, component = (nx + 1) * plane;
   const index n_chunks = (nx + layers - 1) / layers;
   Buffer<Real> first_planes(static_cast<std::size_t>(n_chunks * 3 * plane));
-  for_tasks(n_chunks, [&](index chunk) {
+  for_chunks(n_chunks, component, [&](index chunk) {
     const index begin = chunk * layers, end = std::min(begin + layers, nx);
     Real* const apart = first_planes.data() + chunk * 3 * plane;
     std::fill_n(apart, 3 * plane, Real{0});
@@ -247,7 +264,7 @@ void sweep(const Cells& cells, View<const Real, 4> x, View<Real, 4> y, const Fin
       }
     }
   });
-  for_tasks(n_chunks, [&](index chunk) {
+  for_chunks(n_chunks, component, [&](index chunk) {
     const index begin = chunk * layers, end = chunk + 1 == n_chunks ? nx + 1 : begin + layers;
     const Real* const apart = first_planes.data() + chunk * 3 * plane;
     for (int c = 0; c < 3; ++c) {
@@ -309,7 +326,7 @@ template <class Real, template <class> class Cells>
 void invert_diagonal(const Cells<Real>& cells, View<const std::uint8_t, 4> free, View<Real, 4> inverse) {
   const index nx = free.shape[1] - 1, ny = free.shape[2] - 1, nz = free.shape[3] - 1;
   const auto element = element_diagonal(cells);
-  for_ranges(nx + 1, 4, [&](index begin, index end) {
+  for_ranges(nx + 1, planes_per_thread((ny + 1) * (nz + 1)), [&](index begin, index end) {
     for (int c = 0; c < 3; ++c) {
       for (index i = begin; i < end; ++i) {
         for (index j = 0; j <= ny; ++j) {
@@ -361,12 +378,22 @@ void smooth(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<Rea
   });
 }
 
+template <class Real, template <class> class Cells>
+void smooth_from_zero(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<Real, 4> x, View<Real, 4> d,
+                      Real beta) {
+  const Real* const inverse = body.inverse_diagonal.data;
+  for_ranges(x.size(), 3 * nodes_per_thread, [&](index begin, index end) {
+#pragma omp simd
+    for (index k = begin; k < end; ++k) x.data[k] = d.data[k] = beta * inverse[k] * b.data[k];
+  });
+}
+
 void stress_loads(View<const double, 4> stress, const std::array<double, 3>& spacing, View<double, 4> loads) {
   const index nx = stress.shape[1], ny = stress.shape[2], nz = stress.shape[3];
   const index cells = nx * ny * nz, line = nz + 1, component = (nx + 1) * (ny + 1) * line;
   const double face[3] = {spacing[1] * spacing[2] / 4, spacing[0] * spacing[2] / 4, spacing[0] * spacing[1] / 4};
   // A node gathers from the eight cells around it: sign times stress times a quarter of a face.
-  for_ranges(nx + 1, 4, [&](index begin, index end) {
+  for_ranges(nx + 1, planes_per_thread((ny + 1) * (nz + 1)), [&](index begin, index end) {
     for (index i = begin; i < end; ++i) {
       for (index j = 0; j <= ny; ++j) {
         for (int c = 0; c < 3; ++c) {
@@ -397,7 +424,7 @@ void stress_loads(View<const double, 4> stress, const std::array<double, 3>& spa
 void strain(View<const double, 4> displacement, const std::array<double, 3>& spacing, View<double, 4> strain) {
   const index nx = strain.shape[1], ny = strain.shape[2], nz = strain.shape[3];
   const index cells = nx * ny * nz, line = nz + 1, plane = (ny + 1) * line, component = (nx + 1) * plane;
-  for_ranges(nx, 4, [&](index begin, index end) {
+  for_ranges(nx, planes_per_thread(plane), [&](index begin, index end) {
     for (index i = begin; i < end; ++i) {
       for (index j = 0; j < ny; ++j) {
         double* const out = strain.data + (i * ny + j) * nz;
@@ -442,7 +469,7 @@ Between between(index fine, bool doubled) {
 template <class Real>
 void add_interpolation(View<const Real, 4> coarse, const std::array<bool, 3>& doubled, View<Real, 4> fine) {
   const index nz = fine.shape[3], coarse_nz = coarse.shape[3];
-  for_ranges(fine.shape[1], 4, [&](index begin, index end) {
+  for_ranges(fine.shape[1], planes_per_thread(fine.shape[2] * nz), [&](index begin, index end) {
     std::vector<Real> row(static_cast<std::size_t>(coarse_nz));
     for (int c = 0; c < 3; ++c) {
       for (index i = begin; i < end; ++i) {
@@ -470,7 +497,7 @@ void add_interpolation(View<const Real, 4> coarse, const std::array<bool, 3>& do
 template <class Real>
 void restrict_to(View<const Real, 4> fine, const std::array<bool, 3>& doubled, View<Real, 4> coarse) {
   const index nz = fine.shape[3], coarse_nz = coarse.shape[3];
-  for_ranges(coarse.shape[1], 2, [&](index begin, index end) {
+  for_ranges(coarse.shape[1], planes_per_thread(coarse.shape[2] * coarse_nz), [&](index begin, index end) {
     std::vector<Real> row(static_cast<std::size_t>(nz) + 3);
     for (int c = 0; c < 3; ++c) {
       for (index i = begin; i < end; ++i) {
@@ -511,7 +538,7 @@ template <class Own>
 void coarsen_cells(const std::array<index, 3>& fine, const std::array<bool, 3>& doubled, View<float, 4> coarse,
                    const Own& moments_of) {
   const auto [nx, ny, nz] = fine;
-  for_ranges(coarse.shape[1], 2, [&](index begin, index end) {
+  for_ranges(coarse.shape[1], planes_per_thread(coarse.shape[2] * coarse.shape[3]), [&](index begin, index end) {
     for (index i = begin; i < end; ++i) {
       for (index j = 0; j < coarse.shape[2]; ++j) {
         for (index k = 0; k < coarse.shape[3]; ++k) {
@@ -564,6 +591,8 @@ void coarsen(View<const float, 4> moment, const std::array<bool, 3>& doubled, Vi
 }
 
 #define CHEMOMECH_INSTANTIATE_CELLS(Cells, Real)                                                                      \
+  template void smooth_from_zero(const Body<Cells<Real>, Real>&, View<const Real, 4>, View<Real, 4>, View<Real, 4>,   \
+                                 Real);                                                                               \
   template void invert_diagonal(const Cells<Real>&, View<const std::uint8_t, 4>, View<Real, 4>);                      \
   template void multiply(const Body<Cells<Real>, Real>&, View<const Real, 4>, View<Real, 4>);                         \
   template void residual(const Body<Cells<Real>, Real>&, View<const Real, 4>, View<const Real, 4>, View<Real, 4>);    \

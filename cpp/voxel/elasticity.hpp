@@ -51,6 +51,11 @@ template <class Real, template <class> class Cells>
 void smooth(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<Real, 4> x, View<Real, 4> d, Real alpha,
             Real beta, View<Real, 4> spare);
 
+// The first step, from x = 0:  x = d = beta D^-1 b.
+template <class Real, template <class> class Cells>
+void smooth_from_zero(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<Real, 4> x, View<Real, 4> d,
+                      Real beta);
+
 // Loads (3, nodes) of mean stresses (6, nx, ny, nz) in the cells, Voigt order; the transpose of `strain` times volume.
 void stress_loads(View<const double, 4> stress, const std::array<double, 3>& spacing, View<double, 4> loads);
 

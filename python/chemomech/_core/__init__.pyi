@@ -270,6 +270,11 @@ class VoxelBody:
     ) -> None:
         """direction <- alpha direction + beta D^-1 (b - K x), x <- x + direction; `spare` is overwritten."""
 
+    def smooth_from_zero(
+        self, b: NDArray[np.float64], x: NDArray[np.float64], direction: NDArray[np.float64], beta: float
+    ) -> None:
+        """x = direction = beta D^-1 b, the first step from x = 0."""
+
 class VoxelBody32:
     """`VoxelBody` in single precision."""
 
@@ -291,6 +296,9 @@ class VoxelBody32:
         alpha: float,
         beta: float,
         spare: NDArray[np.float32],
+    ) -> None: ...
+    def smooth_from_zero(
+        self, b: NDArray[np.float32], x: NDArray[np.float32], direction: NDArray[np.float32], beta: float
     ) -> None: ...
 
 class PorousBody32:
@@ -314,6 +322,9 @@ class PorousBody32:
         alpha: float,
         beta: float,
         spare: NDArray[np.float32],
+    ) -> None: ...
+    def smooth_from_zero(
+        self, b: NDArray[np.float32], x: NDArray[np.float32], direction: NDArray[np.float32], beta: float
     ) -> None: ...
 
 def voxel_stress_loads(stress: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:

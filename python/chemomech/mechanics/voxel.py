@@ -195,7 +195,7 @@ class VoxelBody:
         finest = self._levels[0]
         finest.load[...] = residual
         for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
-            upper.smooth_from_zero()
+            upper.smooth(from_zero=True)
             upper.body.residual(upper.load, upper.solution, upper.spare)
             _core.voxel_restrict(upper.spare, upper.doubled, lower.load)
         self._levels[-1].solve()
@@ -277,16 +277,15 @@ class _Level:
             vector /= np.abs(vector).max()
         return _ROOM * value
 
-    def smooth_from_zero(self) -> None:
-        self.solution[...] = 0
-        self.smooth()
-
-    def smooth(self) -> None:
+    def smooth(self, *, from_zero: bool = False) -> None:
         """Chebyshev iteration on the upper part of the spectrum of the scaled matrix (Saad 2003, algorithm 12.1)."""
         upper, lower = self._upper, _SMOOTHED * self._upper
         centre, half = (upper + lower) / 2, (upper - lower) / 2
+        if from_zero:
+            self.body.smooth_from_zero(self.load, self.solution, self._direction, 1 / centre)
+        else:
+            self.body.smooth(self.load, self.solution, self._direction, 0.0, 1 / centre, self.spare)
         ratio = half / centre
-        self.body.smooth(self.load, self.solution, self._direction, 0.0, 1 / centre, self.spare)
         for _ in range(_STEPS - 1):
             next_ratio = 1 / (2 * centre / half - ratio)
             self.body.smooth(
