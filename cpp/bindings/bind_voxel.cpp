@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/arrays.hpp"
 #include "voxel/elasticity.hpp"
 
@@ -38,6 +40,7 @@ struct HeldBody {
       py::gil_scoped_release nogil;
       voxel::invert_diagonal(body.cells, moves, inverse_view);
     }
+    body.held = std::find(moves.data, moves.data + moves.size(), 0) != moves.data + moves.size();
     diagonal.attr("setflags")(py::arg("write") = false);
     inverse = diagonal;
     body.inverse_diagonal = view<const Real>(inverse, "inverse_diagonal", nodes);

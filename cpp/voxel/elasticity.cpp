@@ -15,6 +15,7 @@ namespace {
 // the end: the order of the sums depends on this number alone.
 constexpr index layers = 8;
 constexpr std::size_t register_bytes = 64;
+constexpr index bytes_of_tile = 1 << 18;  // of displacements and loads, in a cache of a core's own
 // Nodes that are worth a thread: waking one takes as long as a few thousand.
 constexpr index nodes_per_thread = 1 << 14;
 
@@ -177,8 +178,8 @@ inline void multiply_modes(const Porous<Real>& cells, Row<Real>& row, index k, V
   }
 }
 
-// Adds K x of a row of cells to the four rows of nodes around it: at[component][my][mx].
-template <class Cells, class Real>
+// Adds sign K x of a row of cells to the four rows of nodes around it: at[component][my][mx].
+template <int sign, class Cells, class Real>
 void multiply_row(const Cells& cells, index nz, const Real* const (&x)[3][2][2], Real* const (&y)[3][2][2],
                   Row<Real>& row) {
   constexpr int w = Row<Real>::width;
@@ -223,44 +224,51 @@ void multiply_row(const Cells& cells, index nz, const Real* const (&x)[3][2][2],
       const Real along_y = l01[k] + u01[k], both = l11[k] + u11[k];
       const Real near = constant - along_y, near_slope = along_x - both;
       const Real far = constant + along_y, far_slope = along_x + both;
-      y00[k] += near - near_slope;
-      y10[k] += near + near_slope;
-      y01[k] += far - far_slope;
-      y11[k] += far + far_slope;
+      y00[k] += sign * (near - near_slope);
+      y10[k] += sign * (near + near_slope);
+      y01[k] += sign * (far - far_slope);
+      y11[k] += sign * (far + far_slope);
     }
   }
 }
 
-// y = K x without regard to held displacements; then finish(begin, end) on ranges that are complete: offsets in y.
-template <class Cells, class Real, class Finish>
-void sweep(const Cells& cells, View<const Real, 4> x, View<Real, 4> y, const Finish& finish) {
+// y = start + sign K x without regard to held displacements: start(offset, n) fills numbers of y. Then finish(begin,
+// end) on ranges that are complete: offsets in y.
+template <int sign, class Cells, class Real, class Start, class Finish>
+void sweep(const Cells& cells, View<const Real, 4> x, View<Real, 4> y, const Start& start, const Finish& finish) {
   const index nx = x.shape[1] - 1, ny = x.shape[2] - 1, nz = x.shape[3] - 1;
   const index line = nz + 1, plane = (ny + 1) * line, component = (nx + 1) * plane;
   const index n_chunks = (nx + layers - 1) / layers;
+  const index rows = std::max<index>(bytes_of_tile / (12 * line * index{sizeof(Real)}), 4);
   Buffer<Real> first_planes(static_cast<std::size_t>(n_chunks * 3 * plane));
   for_chunks(n_chunks, component, [&](index chunk) {
     const index begin = chunk * layers, end = std::min(begin + layers, nx);
     Real* const apart = first_planes.data() + chunk * 3 * plane;
-    std::fill_n(apart, 3 * plane, Real{0});
-    for (int c = 0; c < 3; ++c) {
-      std::fill_n(y.data + c * component + (begin + 1) * plane, (end - begin) * plane, Real{0});
-    }
     Row<Real> row(nz);
-    for (index i = begin; i < end; ++i) {
-      for (index j = 0; j < ny; ++j) {
-        if (!prepare(cells, i, j, row)) continue;
-        const Real* from[3][2][2];
-        Real* to[3][2][2];
-        for (int c = 0; c < 3; ++c) {
-          for (int b = 0; b < 2; ++b) {
-            const index low = c * component + i * plane + (j + b) * line, high = low + plane;
-            from[c][b][0] = x.data + low;
-            from[c][b][1] = x.data + high;
-            to[c][b][0] = i == begin ? apart + c * plane + (j + b) * line : y.data + low;
-            to[c][b][1] = y.data + high;
+    for (index tile = 0; tile < ny; tile += rows) {  // what two planes of a tile hold stays in the cache
+      const index tile_end = std::min(tile + rows, ny);
+      const index first = (tile == 0 ? 0 : tile + 1) * line, count = (tile_end + 1) * line - first;
+      for (int c = 0; c < 3; ++c) {
+        std::fill_n(apart + c * plane + first, count, Real{0});
+        if (chunk == 0) start(c * component + first, count);
+      }
+      for (index i = begin; i < end; ++i) {
+        for (int c = 0; c < 3; ++c) start(c * component + (i + 1) * plane + first, count);
+        for (index j = tile; j < tile_end; ++j) {
+          if (!prepare(cells, i, j, row)) continue;
+          const Real* from[3][2][2];
+          Real* to[3][2][2];
+          for (int c = 0; c < 3; ++c) {
+            for (int b = 0; b < 2; ++b) {
+              const index low = c * component + i * plane + (j + b) * line, high = low + plane;
+              from[c][b][0] = x.data + low;
+              from[c][b][1] = x.data + high;
+              to[c][b][0] = i == begin ? apart + c * plane + (j + b) * line : y.data + low;
+              to[c][b][1] = y.data + high;
+            }
           }
+          multiply_row<sign>(cells, nz, from, to, row);
         }
-        multiply_row(cells, nz, from, to, row);
       }
     }
   });
@@ -269,11 +277,7 @@ void sweep(const Cells& cells, View<const Real, 4> x, View<Real, 4> y, const Fin
     const Real* const apart = first_planes.data() + chunk * 3 * plane;
     for (int c = 0; c < 3; ++c) {
       Real* const shared = y.data + c * component + begin * plane;
-      if (chunk == 0) {
-        std::copy_n(apart + c * plane, plane, shared);
-      } else {
-        for (index k = 0; k < plane; ++k) shared[k] += apart[c * plane + k];
-      }
+      for (index k = 0; k < plane; ++k) shared[k] += apart[c * plane + k];
       finish(c * component + begin * plane, c * component + end * plane);
     }
   });
@@ -345,22 +349,31 @@ void invert_diagonal(const Cells<Real>& cells, View<const std::uint8_t, 4> free,
   });
 }
 
-template <class Real, template <class> class Cells>
-void multiply(const Body<Cells<Real>, Real>& body, View<const Real, 4> x, View<Real, 4> y) {
-  const Real* const moves = body.inverse_diagonal.data;
-  sweep(body.cells, x, y, [&](index begin, index end) {
+namespace {
+
+// 0 where a displacement is held; what is absent is 0 already.
+template <class Cells, class Real>
+auto release(const Body<Cells, Real>& body, View<Real, 4> y) {
+  return [&body, y](index begin, index end) {
+    if (!body.held) return;
+    const Real* const moves = body.inverse_diagonal.data;
 #pragma omp simd
     for (index k = begin; k < end; ++k) y.data[k] = moves[k] > 0 ? y.data[k] : Real{0};
-  });
+  };
+}
+
+}  // namespace
+
+template <class Real, template <class> class Cells>
+void multiply(const Body<Cells<Real>, Real>& body, View<const Real, 4> x, View<Real, 4> y) {
+  const auto zero = [&](index first, index count) { std::fill_n(y.data + first, count, Real{0}); };
+  sweep<1>(body.cells, x, y, zero, release(body, y));
 }
 
 template <class Real, template <class> class Cells>
 void residual(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<const Real, 4> x, View<Real, 4> r) {
-  const Real* const moves = body.inverse_diagonal.data;
-  sweep(body.cells, x, r, [&](index begin, index end) {
-#pragma omp simd
-    for (index k = begin; k < end; ++k) r.data[k] = moves[k] > 0 ? b.data[k] - r.data[k] : Real{0};
-  });
+  const auto load = [&](index first, index count) { std::copy_n(b.data + first, count, r.data + first); };
+  sweep<-1>(body.cells, x, r, load, release(body, r));
 }
 
 template <class Real, template <class> class Cells>
@@ -368,10 +381,11 @@ void smooth(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<Rea
             Real beta, View<Real, 4> spare) {
   const Real* const inverse = body.inverse_diagonal.data;
   const View<const Real, 4> old{x.data, x.shape};
-  sweep(body.cells, old, spare, [&](index begin, index end) {
+  const auto load = [&](index first, index count) { std::copy_n(b.data + first, count, spare.data + first); };
+  sweep<-1>(body.cells, old, spare, load, [&](index begin, index end) {
 #pragma omp simd
     for (index k = begin; k < end; ++k) {
-      const Real step = alpha * d.data[k] + beta * inverse[k] * (b.data[k] - spare.data[k]);
+      const Real step = alpha * d.data[k] + beta * inverse[k] * spare.data[k];
       d.data[k] = step;
       x.data[k] += step;
     }

@@ -32,17 +32,18 @@ template <class Cells, class Real>
 struct Body {
   Cells cells;
   View<const Real, 4> inverse_diagonal;  // (3, nx + 1, ny + 1, nz + 1); 0 where a displacement is held or absent
+  bool held;                             // whether any is held
 };
 
 // D^-1; 0 at nodes without an element and where `free` (same shape) is 0.
 template <class Real, template <class> class Cells>
 void invert_diagonal(const Cells<Real>& cells, View<const std::uint8_t, 4> free, View<Real, 4> inverse);
 
-// y = K x, 0 where a displacement is held or absent; x must be 0 there.
+// y = K x, 0 where a displacement is held or absent; x must be 0 where it is held.
 template <class Real, template <class> class Cells>
 void multiply(const Body<Cells<Real>, Real>& body, View<const Real, 4> x, View<Real, 4> y);
 
-// r = b - K x, with the same rule.
+// r = b - K x, with the same rule; b must be 0 where a displacement is absent.
 template <class Real, template <class> class Cells>
 void residual(const Body<Cells<Real>, Real>& body, View<const Real, 4> b, View<const Real, 4> x, View<Real, 4> r);
 
