@@ -167,7 +167,8 @@ def main() -> int:
         for n in (32, 64, 128):
             rate = operator_rate(n)
             # 24 transforms up and down, 45 products, sums: about 210 operations a cell, of three unknowns.
-            print(f"operator, {n + 1}^3 nodes: {rate:.2e} DoF/s, {70 * rate / flops:.2f} of that, {48 / 3 * rate / 1e9:.1f} GB/s")
+            share, traffic = 70 * rate / flops, 16 * rate / 1e9  # x read and y written
+            print(f"operator, {n + 1}^3 nodes: {rate:.2e} DoF/s, {share:.2f} of that, {traffic:.1f} GB/s")
     results["operator_dof_per_s_core"], results["fma_fraction"] = rate, 70 * rate / flops
 
     print(f"\n{'nodes':>7}{'void':>6}  {'':8}{'seconds':>9}{'DoF/s':>10}{'iterations':>12}{'MiB':>8}{'ours is':>9}")

@@ -15,7 +15,7 @@ namespace {
 // the end: the order of the sums depends on this number alone.
 constexpr index layers = 8;
 constexpr std::size_t register_bytes = 64;
-constexpr index bytes_of_tile = 1 << 18;  // of displacements and loads, in a cache of a core's own
+constexpr index bytes_of_tile = 1 << 19;  // of displacements and loads, in a cache of a core's own
 // Nodes that are worth a thread: waking one takes as long as a few thousand.
 constexpr index nodes_per_thread = 1 << 14;
 

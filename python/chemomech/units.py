@@ -2,6 +2,9 @@
 
 from chemomech.errors import InputError
 
+#: nm^2: densities are per nm^2 inside and per um^2 at the edge.
+SQUARE_UM = 1e6
+
 _SCALE: dict[str, dict[str, float]] = {
     "length": {"nm": 1.0, "angstrom": 0.1, "pm": 1e-3, "um": 1e3},
     "angle": {"rad": 1.0, "mrad": 1e-3, "deg": 0.017453292519943295},

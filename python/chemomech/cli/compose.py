@@ -24,7 +24,7 @@ def compose(
     from chemomech.io.raw import read_raw
     from chemomech.observe.composition import compose_particle
     from chemomech.progress import progress
-    from chemomech.report.composition import write_report
+    from chemomech.report.composition import doubts, write_report
 
     page = output.with_suffix(".html")
     if page == output:
@@ -44,11 +44,13 @@ def compose(
         }
         for each in composed
     }
-    write_stack(output, [each.maps for each in composed], attributes)
     with atomic_path(page) as temporary:
         write_report(temporary, composed, inputs=[raw])
+        write_stack(output, [each.maps for each in composed], attributes)
     for each in composed:
         shift, score = each.registration.translation_nm, each.registration.score
         log.info("%s: shifted by %+.0f, %+.0f nm, correlation %.3f", each.maps.name, *shift, score)
+    for doubt in doubts(composed):
+        log.warning("warning: %s", doubt)
     log.info("maps: %s", output.resolve())
     log.info("report: %s", page.resolve())

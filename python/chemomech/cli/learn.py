@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from chemomech.errors import InputError
+from chemomech.units import SQUARE_UM
 
 if TYPE_CHECKING:
     from chemomech.learn.eigenstrain import EigenstrainResult
@@ -74,9 +75,10 @@ def summarise(result: "EigenstrainResult", output: Path) -> None:
     if result.dislocations:
         found = result.dislocations
         log.info(
-            "M2: dislocations %s, mean density %.0f per um^2",
+            "M2: dislocations %s, mean density %.0f per um^2 (noise alone: %.0f)",
             f"with b = {found.burgers}" if found.burgers else "not needed",
-            1e6 * found.mean_abs_density_per_nm2,
+            SQUARE_UM * found.mean_abs_density_per_nm2,
+            SQUARE_UM * found.mean_abs_of_noise_per_nm2,
         )
     for warning in result.warnings:
         log.warning("warning: %s", warning)

@@ -14,15 +14,15 @@ from chemomech.io.hdf5 import dataset, existing, open_hdf5, text
 from chemomech.learn.dislocation_density import DislocationResult
 from chemomech.learn.eigenstrain import EigenstrainResult, Uncertainty
 from chemomech.learn.law import EigenstrainLaw
+from chemomech.units import SQUARE_UM
 
 SCHEMA = "chemomech-eigenstrain/1"
-_SQUARE_UM = 1e6  # nm^2
 
 
 def write_result(folder: Path, result: EigenstrainResult) -> None:
     """Write result.json and result.h5 into an existing folder."""
-    text = json.dumps(_summary(result), indent=1, allow_nan=False)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    summary = json.dumps(_summary(result), indent=1, allow_nan=False)
+    (folder / "result.json").write_text(summary + "\n", encoding="utf-8")
     with h5py.File(folder / "result.h5", "w") as file:
         file.attrs["schema"] = SCHEMA
         for model, law in result.laws.items():
@@ -49,10 +49,10 @@ def write_result(folder: Path, result: EigenstrainResult) -> None:
                     "burgers_density": (own.burgers_density_per_nm, "1/nm"),
                 }
             for key, (values, units) in maps.items():
-                dataset = group.create_dataset(key, data=values, compression="gzip", compression_opts=1)
-                dataset.attrs["units"] = units
+                written = group.create_dataset(key, data=values, compression="gzip", compression_opts=1)
+                written.attrs["units"] = units
                 if values.ndim == 3:
-                    dataset.attrs["components"] = ["a", "c"] if key == "burgers_density" else ["aa", "cc", "2 ac"]
+                    written.attrs["components"] = ["a", "c"] if key == "burgers_density" else ["aa", "cc", "2 ac"]
 
 
 def read_law(path: str | Path, model: str = "M1") -> EigenstrainLaw:
@@ -113,6 +113,7 @@ def _uncertainty(uncertainty: Uncertainty) -> dict[str, Any]:
     return {
         "used": uncertainty.used,
         "reason": uncertainty.reason,
+        "widening": uncertainty.widening,
         "unexplained_ratio": uncertainty.unexplained_ratio,
         "std": {method: errors(covariance) for method, covariance in uncertainty.estimates.items()},
     }
@@ -121,21 +122,21 @@ def _uncertainty(uncertainty: Uncertainty) -> dict[str, Any]:
 def _dislocations(found: DislocationResult) -> dict[str, Any]:
     return {
         "burgers": found.burgers,
-        "mean_abs_density_per_um2": _SQUARE_UM * found.mean_abs_density_per_nm2,
+        "mean_abs_density_per_um2": SQUARE_UM * found.mean_abs_density_per_nm2,
         "candidates": [
             {
                 "burgers": candidate.burgers,
                 "held_out_misfit": candidate.held_out_misfit,
                 "model_error": candidate.model_error,
-                "mean_abs_density_per_um2": _SQUARE_UM * candidate.mean_abs_density_per_nm2,
+                "mean_abs_density_per_um2": SQUARE_UM * candidate.mean_abs_density_per_nm2,
             }
             for candidate in found.candidates
         ],
         "particles": {
             name: {
-                "mean_abs_density_per_um2": _SQUARE_UM * own.mean_abs_density_per_nm2,
-                "mean_abs_of_noise_per_um2": _SQUARE_UM * own.mean_abs_of_noise_per_nm2,
-                "density_deviation_per_um2": _SQUARE_UM * own.density_deviation_per_nm2,
+                "mean_abs_density_per_um2": SQUARE_UM * own.mean_abs_density_per_nm2,
+                "mean_abs_of_noise_per_um2": SQUARE_UM * own.mean_abs_of_noise_per_nm2,
+                "density_deviation_per_um2": SQUARE_UM * own.density_deviation_per_nm2,
             }
             for name, own in found.particles.items()
         },

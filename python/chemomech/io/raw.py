@@ -51,6 +51,7 @@ def _particle(group: h5py.Group, name: str, path: Path) -> RawParticle:
         xray_pixel_size_nm=number(xray, "pixel_size_nm", path),
         lattice=lattice,
         reference_nm=reference_nm,
+        source=str(path),
     )
 
 

@@ -16,7 +16,7 @@ composition makes it, not smaller. Conjugate gradients need a dozen applications
 convolution and an elastic solution; the convolution alone, inverted by Fourier transform, is the preconditioner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -39,12 +39,12 @@ from chemomech.progress import progress
 
 #: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
 CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
-#: Standard deviations of the density between which the discrepancy principle looks, and where it starts; per nm^2.
-_LEAST_DENSITY, _COMMON_DENSITY, _LARGEST_DENSITY = 1e-6, 1e-4, 1e-2
+#: Standard deviations of the density between which the discrepancy principle looks, and where it starts: lines a pixel.
+_LEAST_LINES, _COMMON_LINES, _LARGEST_LINES = 2.5e-3, 0.25, 25.0
 #: Relative precision of that standard deviation; the density changes by a third of it.
 _PRECISION = 0.05
-#: Relative residual of the conjugate gradients, in the norm of the preconditioner. The law then moves by 1 % of its
-#: standard error, the density by 3e-5 of itself.
+#: Relative residual of the conjugate gradients, in the norm of the preconditioner. At half a line a pixel, that of
+#: microscopy, the law then moves by 1 % of its standard error and the mean density by 3e-5 of itself.
 _RTOL = 1e-3
 _MOST_ITERATIONS = 500
 #: Up to this many pixels the body is factorised: hundreds of loads pay for it. A load takes 5 ms at 5e3 pixels, 20 ms
@@ -103,6 +103,14 @@ class MeasuredBody:
         """Transpose of `respond` (n_pixels, 3, k), of weighted channels, whose rotations sum to zero on each piece."""
         loads = self.body.distortion_transpose(weighted)
         return self.body.eigenstrain_loads_transpose(self.body.displacement(loads))
+
+    def unexplained(self, law: EigenstrainLaw, composition_deviation: Float) -> Float:
+        """Measured channels (n_pixels, 4) less those of equilibrium under a law."""
+        composition = self.maps.composition[self.maps.mask]
+        eigenstrain = np.zeros((len(composition), 3, 1))
+        basis = shifted_legendre(composition, law.order, composition_deviation**2)
+        eigenstrain[:, :2, 0] = basis @ law.coefficients.T
+        return self.data - self.respond(eigenstrain)[..., 0]
 
     def composition_noise(self, law: EigenstrainLaw, deviation: Float) -> float:
         """Mean squared weighted misfit that noise of the composition, `deviation` (n_pixels,), makes under `law`."""
@@ -189,17 +197,18 @@ class DensityModel:
             return _square(self._measured.weights, left[..., 0]) - level
 
         # From a density that is common in microscopy, by decades, to a pair on either side of the level.
-        least, largest = np.log(_LEAST_DENSITY), np.log(_LARGEST_DENSITY)
-        below = above = np.log(_COMMON_DENSITY)
+        per_pixel = self._measured.maps.pixel_size_nm**-2
+        least, largest = np.log(_LEAST_LINES * per_pixel), np.log(_LARGEST_LINES * per_pixel)
+        below = above = np.log(_COMMON_LINES * per_pixel)
         if excess(above) > 0:
             while excess(above) > 0:
                 if above > largest - _PRECISION:
-                    return _LARGEST_DENSITY
+                    return float(np.exp(largest))
                 below, above = above, above + np.log(10)
         else:
             while excess(below) <= 0:
                 if below < least + _PRECISION:
-                    return _LEAST_DENSITY
+                    return float(np.exp(least))
                 below, above = below - np.log(10), below
         return float(np.exp(brentq(excess, below, above, xtol=_PRECISION)))
 
@@ -247,7 +256,7 @@ class DislocatedEquilibrium:
     def explain(self, law: EigenstrainLaw, composition_deviation: Float) -> "DislocationMaps":
         """The densities under a law, and what they explain."""
         measured, model, maps = self._measured, self._model, self._measured.maps
-        unexplained = _beside(measured, law, composition_deviation)
+        unexplained = measured.unexplained(law, composition_deviation)
         noise = np.random.default_rng(0).standard_normal(unexplained.shape) / np.sqrt(measured.weights)
         noise = measured.centre(noise[..., None], measured.weights)[..., 0]
         density = model.fit(np.stack([unexplained, noise], axis=-1), self._deviation)
@@ -257,6 +266,7 @@ class DislocatedEquilibrium:
             mean_abs_density_per_nm2=float(np.abs(density[:, 0]).mean()),
             mean_abs_of_noise_per_nm2=float(np.abs(density[:, 1]).mean()),
             density_deviation_per_nm2=self._deviation,
+            unexplained=self._deviation * maps.pixel_size_nm**2 > 0.99 * _LARGEST_LINES,
             burgers_density_per_nm=burgers_density(maps.distortion, maps.mask, maps.pixel_size_nm),
             strain=maps.to_map(explained[:, :3]),
             residual_strain=maps.to_map((unexplained - explained)[:, :3]),
@@ -273,6 +283,7 @@ class DislocationMaps:
     mean_abs_density_per_nm2 : its mean size; lines of opposite sign in one pixel cancel.
     mean_abs_of_noise_per_nm2 : the mean size that noise of strain and rotation alone would give.
     density_deviation_per_nm2 : the prior standard deviation of the density.
+    unexplained : that deviation is the largest considered, and yet more than noise is left.
     burgers_density_per_nm : (ny, nx, 2) along a and c, the curl of the measured distortion: free of any model.
     strain : (ny, nx, 3) elastic strain of the dislocations; aa, cc, 2 ac.
     residual_strain : (ny, nx, 3) measured strain less eigenstrain, coherency and dislocation strain.
@@ -282,6 +293,7 @@ class DislocationMaps:
     mean_abs_density_per_nm2: float
     mean_abs_of_noise_per_nm2: float
     density_deviation_per_nm2: float
+    unexplained: bool
     burgers_density_per_nm: Float
     strain: Float
     residual_strain: Float
@@ -323,12 +335,19 @@ class DislocationResult:
     @property
     def unexplained(self) -> list[str]:
         """Names of the particles whose misfit no density brings down to the noise."""
-        return [name for name, own in self.particles.items() if own.density_deviation_per_nm2 >= _LARGEST_DENSITY]
+        return [name for name, own in self.particles.items() if own.unexplained]
 
     @property
     def mean_abs_density_per_nm2(self) -> float:
         """Over the pixels of all particles."""
         return _pixel_mean([np.abs(maps.density_per_nm2) for maps in self.particles.values()])
+
+    @property
+    def mean_abs_of_noise_per_nm2(self) -> float:
+        """What noise of strain and rotation alone would give, over the pixels of all particles."""
+        pixels = [np.isfinite(maps.density_per_nm2).sum() for maps in self.particles.values()]
+        each = [maps.mean_abs_of_noise_per_nm2 for maps in self.particles.values()]
+        return float(np.average(each, weights=pixels))
 
     @property
     def model_error(self) -> float:
@@ -346,7 +365,11 @@ class Comparison:
 
 
 def compare_candidates(
-    particles: Sequence[CorrelativeMaps], deviations: dict[str, Float], law: EigenstrainLaw, stiffness_GPa: Float
+    particles: Sequence[CorrelativeMaps],
+    deviations: dict[str, Float],
+    law: EigenstrainLaw,
+    stiffness_GPa: Float,
+    test: Collection[str] = (),
 ) -> Comparison:
     """Which dislocations explain what a law leaves.
 
@@ -360,51 +383,70 @@ def compare_candidates(
     deviations : by name, (n_pixels, 5) noise of composition and channels.
     law : what the eigenstrain is.
     stiffness_GPa : (6, 6) Voigt.
+    test : names of particles that have no say in the choice.
     """
     labels: list[str | None] = [None, *CANDIDATES]
-    misfit: dict[str | None, float] = dict.fromkeys(labels, 0.0)
-    norms: dict[str | None, list[Float]] = {label: [] for label in labels}
-    densities: dict[str | None, list[Float]] = {label: [] for label in labels}
-    chosen_deviations: dict[str, dict[str, float]] = {label: {} for label in CANDIDATES}
-    n_judged = 0
+    trials: dict[str | None, list[_Trial]] = {label: [] for label in labels}
+    widths: dict[str | None, dict[str, float]] = {label: {} for label in labels}
     with progress("dislocations", len(particles)) as advance:
         for maps in particles:
             deviation = deviations[maps.name]
             measured = MeasuredBody(maps, deviation[:, 1:], stiffness_GPa)
-            unexplained = _beside(measured, law, deviation[:, 0])
+            unexplained = measured.unexplained(law, deviation[:, 0])
             level = unexplained.size + measured.composition_noise(law, deviation[:, 0])
-            judged = np.random.default_rng(0).random(len(unexplained)) < _HELD_OUT
-            weights = np.where(judged[:, None], 0.0, measured.weights)
-            n_judged += 4 * int(judged.sum())
-
-            misfit[None] += _square(measured.weights[judged], unexplained[judged])
-            norms[None].append(frobenius_norm(unexplained[:, :3]))
-            densities[None].append(np.zeros(len(unexplained)))
-            for label in CANDIDATES:
-                model = DensityModel(measured, burgers_vector(label, maps))
-                width = model.deviation_by_discrepancy(unexplained, level)
-                density = model.fit(unexplained[..., None], width)
-                norms[label].append(frobenius_norm(model.residual(unexplained[..., None], density)[:, :3, 0]))
-                densities[label].append(np.abs(density[:, 0]))
-                blind = model.fit(unexplained[..., None], width, weights)
-                foreseen = model.residual(unexplained[..., None], blind)[..., 0]
-                misfit[label] += _square(measured.weights[judged], foreseen[judged])
-                chosen_deviations[label][maps.name] = width
+            for label in labels:
+                trial = _try(measured, label, unexplained, level)
+                widths[label][maps.name] = trial.width
+                if maps.name not in test:
+                    trials[label].append(trial)
             advance()
     candidates = [
         Candidate(
             burgers=label,
-            held_out_misfit=float(np.sqrt(misfit[label] / n_judged)),
-            model_error=float(np.concatenate(norms[label]).mean()),
-            mean_abs_density_per_nm2=float(np.concatenate(densities[label]).mean()),
+            held_out_misfit=float(np.sqrt(np.concatenate([trial.misfit for trial in trials[label]]).mean())),
+            model_error=float(np.concatenate([trial.error for trial in trials[label]]).mean()),
+            mean_abs_density_per_nm2=float(np.concatenate([trial.density for trial in trials[label]]).mean()),
         )
         for label in labels
     ]
     best = min(candidates, key=lambda candidate: candidate.held_out_misfit)
     if best.held_out_misfit**2 > (1 - _WORTHLESS) * candidates[0].held_out_misfit ** 2:
         best = candidates[0]
-    widths = dict.fromkeys(deviations, _LEAST_DENSITY) if best.burgers is None else chosen_deviations[best.burgers]
-    return Comparison(candidates, best.burgers, widths)
+    return Comparison(candidates, best.burgers, widths[best.burgers])
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A candidate in one particle.
+
+    Attributes
+    ----------
+    width : prior standard deviation of its density, 1/nm^2.
+    misfit : (4 held-out pixels,) squared misfit of their channels, in variances of the noise.
+    error, density : (n_pixels,) norm of the residual strain, size of the density.
+    """
+
+    width: float
+    misfit: Float
+    error: Float
+    density: Float
+
+
+def _try(measured: MeasuredBody, label: str | None, unexplained: Float, level: float) -> _Trial:
+    n = len(unexplained)
+    judged = np.random.default_rng(0).random(n) < _HELD_OUT
+    left = foreseen = unexplained
+    density, width = np.zeros(n), _LEAST_LINES / measured.maps.pixel_size_nm**2
+    if label is not None:
+        model = DensityModel(measured, burgers_vector(label, measured.maps))
+        width = model.deviation_by_discrepancy(unexplained, level)
+        channels = unexplained[..., None]
+        fitted = model.fit(channels, width)
+        blind = model.fit(channels, width, np.where(judged[:, None], 0.0, measured.weights))
+        left, foreseen = (model.residual(channels, each)[..., 0] for each in (fitted, blind))
+        density = np.abs(fitted[:, 0])
+    misfit = (measured.weights * foreseen**2)[judged].ravel()
+    return _Trial(width, misfit, frobenius_norm(left[:, :3]), density)
 
 
 def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:
@@ -416,16 +458,6 @@ def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:
 def frobenius_norm(strain: Float) -> Float:
     """Norm of strain tensors (..., 3) with components aa, cc, 2 ac."""
     return np.asarray(np.sqrt(strain[..., 0] ** 2 + strain[..., 1] ** 2 + strain[..., 2] ** 2 / 2))
-
-
-def _beside(measured: MeasuredBody, law: EigenstrainLaw, composition_deviation: Float) -> Float:
-    """Measured channels (n_pixels, 4) less those of equilibrium under a law."""
-    maps = measured.maps
-    composition = maps.composition[maps.mask]
-    eigenstrain = np.zeros((len(composition), 3, 1))
-    basis = shifted_legendre(composition, law.order, composition_deviation**2)
-    eigenstrain[:, :2, 0] = basis @ law.coefficients.T
-    return measured.data - measured.respond(eigenstrain)[..., 0]
 
 
 def _square(weights: Float, channels: Float) -> float:

@@ -115,6 +115,7 @@ class EigenstrainResult:
     Attributes
     ----------
     order : Legendre order of all laws.
+    order_given : it was asked for, not chosen.
     order_selection : misfit of each order tried; empty when the order was given and no particle held out.
     laws : by model.
     uncertainty : by model, the covariances and which of them the law carries.
@@ -127,6 +128,7 @@ class EigenstrainResult:
     """
 
     order: int
+    order_given: bool
     order_selection: list[OrderScore]
     laws: dict[str, EigenstrainLaw]
     uncertainty: dict[str, Uncertainty]
@@ -183,6 +185,7 @@ def learn_eigenstrain(
     deviations = _deviations(particles)
     noise = dict(zip(_QUANTITIES, np.median(np.concatenate(list(deviations.values())), axis=0).tolist(), strict=True))
     stiffness = plane_stress(stiffness_GPa)
+    order_given = order != "auto"
     highest = max(_AUTO_ORDERS) if order == "auto" else order
     views: list[View] = ["strain", "displacement"] if order == "auto" or misfit == "displacement" else ["strain"]
     designs: dict[str, dict[str, Design]] = {model: {} for model in models if model != "M2"}
@@ -218,6 +221,7 @@ def learn_eigenstrain(
 
     return EigenstrainResult(
         order=order,
+        order_given=order_given,
         order_selection=selection,
         laws=laws,
         uncertainty=uncertainty,
@@ -260,9 +264,10 @@ def _fit_dislocations(
     stiffness_GPa: Float,
 ) -> tuple[Fit, Uncertainty, DislocationResult]:
     """Model M2, with the dislocations that best explain what the law of M1 leaves, in the order of that law."""
-    comparison = compare_candidates(particles, deviations, law, stiffness_GPa)
+    comparison = compare_candidates(particles, deviations, law, stiffness_GPa, test)
 
     def observe(maps: CorrelativeMaps) -> DislocatedEquilibrium:
+        # Made anew for each use: kept, the factors of hundreds of particles would fill the memory.
         burgers = burgers_vector(comparison.chosen, maps)
         width = comparison.density_deviation_per_nm2[maps.name]
         return DislocatedEquilibrium(maps, deviations[maps.name][:, 1:], stiffness_GPa, burgers, width)
@@ -311,7 +316,7 @@ def _check_arguments(
         raise InputError("model M2 starts from the law of M1 and takes edges to be free: fit M1 too, boundary free")
     if order == "auto":
         if n_fitted == 1 and not test:
-            raise InputError("choosing the order needs a second particle to judge it; give the order")
+            raise InputError("choosing the order needs a second particle to judge it; give it: order 2, for instance")
     elif not isinstance(order, int) or not 1 <= order <= _LARGEST_ORDER:
         raise InputError(f"order must be auto or an integer from 1 to {_LARGEST_ORDER}, got {order}")
 
@@ -354,9 +359,10 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
     if ratio <= _UNEXPLAINED_RATIO and chance >= _UNLIKELY:
         return Uncertainty(estimates, "propagated", f"{residual}: it explains them", 1.0, ratio)
     if bootstrap is not None:
+        example = "" if designs[0].view == "distortion" else " (dislocations, for instance)"
         reason = (
-            f"{residual}: the maps hold strain that the model leaves out (dislocations, for instance), and the errors "
-            "are taken from the spread between particles"
+            f"{residual}: the maps hold strain that the model leaves out{example}, and the errors are taken from the "
+            "spread between particles"
         )
         return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio)
     reason = (

@@ -229,7 +229,7 @@ def fit(designs: Sequence[Design], order: int) -> Fit:
     if not _identifiable(designs, order) or np.linalg.eigvalsh(corrected).min() <= 0:
         raise InputError(
             f"the law is not identifiable at order {order}: inside the masks the composition varies too little beyond "
-            "its noise; add particles that hold both phases, or lower the order"
+            f"its noise; add particles that hold both phases{', or lower the order' if order > 1 else ''}"
         )
     inverse = np.asarray(np.linalg.inv(corrected))
     return Fit((inverse @ moment).reshape(2, order), inverse)
@@ -325,7 +325,7 @@ class OrderScore:
 def choose_order(
     designs: Sequence[Design], held_out: Sequence[Design], orders: Sequence[int]
 ) -> tuple[int, list[OrderScore]]:
-    """Lowest order whose held-out misfit is within one standard error of the best one.
+    """Lowest order whose held-out misfit is within one standard error, or 2 %, of the best one.
 
     The particles held out judge the fit to the others, and each of the others in turn that to the rest: one judge alone
     has no standard error and follows its own noise. They judge by the displacement where there is one: summed over

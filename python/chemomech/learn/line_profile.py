@@ -186,8 +186,8 @@ def _systems(powder: Powder, analyses: Mapping[str, PeakAnalysis]) -> tuple[Disl
     )
     if len(shown) < len(systems):
         warnings.append(
-            f"{len(shown)} peaks cannot tell {len(systems)} systems apart by themselves: read the sparsest sets and "
-            "the distributions, not one density alone."
+            f"{len(shown)} peaks cannot tell {len(systems)} systems apart by themselves: read "
+            f"{'the sparsest sets and ' if found.sets else ''}the distributions, not one density alone."
         )
     if found.widened:
         warnings.append(

@@ -38,6 +38,7 @@ class RawParticle:
     xray_pixel_size_nm : nm.
     lattice : strain and rotation on the STEM grid.
     reference_nm : lattice parameters a and c of LiFePO4 that the strains are relative to, nm.
+    source : where they came from, for messages.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RawParticle:
     xray_pixel_size_nm: float
     lattice: LatticeMaps
     reference_nm: tuple[float, float] = LIFEPO4_NM
+    source: str = "memory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def compose_particle(raw: RawParticle, references: References) -> ComposedPartic
         composition, deviation = registration.resample(fit.composition, fit.composition_error)
         composition, deviation = _completed(composition, deviation, lattice)
     except InputError as error:
-        raise InputError(f"{raw.lattice.source}: particle {raw.name}: {error}") from error
+        raise InputError(f"{raw.source}: particle {raw.name}: {error}") from error
     maps = CorrelativeMaps(
         name=raw.name,
         pixel_size_nm=lattice.pixel_size_nm,
@@ -103,7 +105,7 @@ def compose_particle(raw: RawParticle, references: References) -> ComposedPartic
         distortion=lattice.distortion,
         reference_nm=raw.reference_nm,
         uncertainty={**lattice.uncertainty, "composition": deviation},
-        source=lattice.source,
+        source=raw.source,
     )
     return ComposedParticle(raw, maps, alignment, fit, registration)
 
@@ -135,7 +137,10 @@ def _density_noise(raw: RawParticle) -> Float:
     A pixel's own residual has as many degrees of freedom as energies less references, often three: errors from it
     would scatter by half their size, and weights made of them would prefer the pixels that fit too well.
     """
-    inside = coverage(raw.optical_density.mean(axis=0, dtype=np.float64)) >= 0.5
+    mean = raw.optical_density.mean(axis=0, dtype=np.float64)
+    if np.nanmedian(mean) < 0 and np.nanmax(mean) < -np.nanmin(mean):
+        raise InputError("the optical density is negative: it is ln(incident / transmitted), so its sign is wrong")
+    inside = coverage(mean) >= 0.5
     noise = [
         white_noise([image.astype(np.float64)], [inside], f"the optical density at {energy:g} eV")
         for image, energy in zip(raw.optical_density, raw.energy_eV, strict=True)

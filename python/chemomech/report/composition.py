@@ -38,7 +38,7 @@ def write_report(path: Path, particles: Sequence[ComposedParticle], *, inputs: S
         page = render(
             "composition.html.j2",
             n_particles=len(particles),
-            warnings=[*_warnings(particles)],
+            warnings=[*doubts(particles)],
             drift_figure=gallery.add_axes(plot_drift(particles), "drift", "Drift of every image in nanometres."),
             histogram_figure=gallery.add_axes(
                 plot_histogram(particles), "histogram", "Probability density of the composition of all pixels."
@@ -196,13 +196,19 @@ def _width(particle: ComposedParticle, values: Float) -> str:
     return f"{found.mean_width_nm:.0f} ± {found.std_width_nm:.0f}"
 
 
-def _warnings(particles: Sequence[ComposedParticle]) -> Sequence[str]:
+def doubts(particles: Sequence[ComposedParticle]) -> list[str]:
+    """What a careful reader of the maps should know first."""
     warnings = []
     for each in particles:
         name, r = each.maps.name, each.fit.r_factor[each.registration.moving.particle]
         if each.drift_removed:
             drift = np.hypot(*each.alignment.drift.T).max() * each.raw.xray_pixel_size_nm
             warnings.append(f"{name}: images drift by up to {drift:.0f} nm; they were shifted onto each other.")
+        if each.registration.score < 0:
+            warnings.append(
+                f"{name}: X falls where the lattice parameter a grows (correlation {each.registration.score:.2f}); are "
+                "the reference spectra exchanged?"
+            )
         if np.nanmean(r > _ACCEPTED_R) > 0.1:
             warnings.append(
                 f"{name}: the R factor exceeds {_ACCEPTED_R} at {np.nanmean(r > _ACCEPTED_R):.0%} of the pixels; "

@@ -19,6 +19,7 @@ from chemomech.errors import InputError
 from chemomech.learn.dislocation_density import DislocationResult, frobenius_norm
 from chemomech.learn.eigenstrain import EigenstrainResult
 from chemomech.report.style import AXIS_COLOUR, AXIS_SHADE, FAINT, INK, STYLE, figure_of, new_axes, shortened
+from chemomech.units import SQUARE_UM
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,11 @@ MODEL_STYLE = {
     ),
     "M1": ModelStyle("M1, elastic equilibrium", {"linestyle": "-", "linewidth": 1.9, "zorder": 2}, 0.28, AXIS_COLOUR),
     "M2": ModelStyle(
-        "M2, with dislocations", {"linestyle": (0, (1, 1.6)), "linewidth": 1.6, "zorder": 4}, 0.1, AXIS_SHADE
+        "M2, with dislocations", {"linestyle": (0, (1, 1.6)), "linewidth": 1.6, "zorder": 4}, 0.0, AXIS_SHADE
     ),
 }
 #: A figure names no more particles than this.
 _MOST_NAMES = 12
-_SQUARE_UM = 1e6  # nm^2
 
 
 @rc_context(STYLE)
@@ -123,7 +123,7 @@ def plot_order_selection(result: EigenstrainResult, ax: Axes | None = None) -> A
     )
     ax.plot(orders, test, "o-", color=INK, label="Held out")
     ax.annotate(
-        f"order {result.order} chosen",
+        f"order {result.order} {'given' if result.order_given else 'chosen'}",
         (result.order, 1),
         xycoords=("data", "axes fraction"),
         xytext=(0, 3),
@@ -169,8 +169,8 @@ def plot_incompatibility(result: EigenstrainResult, ax: Axes | None = None) -> A
     ax = ax or new_axes(5.2, 3.9)
     shown = {name: p for name, p in result.particles.items() if np.isfinite(p.rms_incompatibility_per_nm2)}
     composition = np.array([particle.maps.mean_composition for particle in shown.values()])
-    rms = _SQUARE_UM * np.array([particle.rms_incompatibility_per_nm2 for particle in shown.values()])
-    expected = _SQUARE_UM * np.array([noise_incompatibility(result, name) for name in shown])
+    rms = SQUARE_UM * np.array([particle.rms_incompatibility_per_nm2 for particle in shown.values()])
+    expected = SQUARE_UM * np.array([noise_incompatibility(result, name) for name in shown])
     held_out = np.array([particle.held_out for particle in shown.values()], dtype=bool)
     ax.plot(composition, expected, "_", color=FAINT, markersize=16, markeredgewidth=1.6, label="Noise alone")
     for chosen, face, label in ((~held_out, INK, "Fitted particle"), (held_out, "white", "Held-out particle")):
@@ -200,7 +200,7 @@ def plot_candidates(result: EigenstrainResult, ax: Axes | None = None) -> Axes:
         ax.barh(row, candidate.held_out_misfit, height=0.6, color=INK if chosen else FAINT)
         note = f"{candidate.held_out_misfit:.2f}"
         if candidate.burgers:
-            note += rf"  (mean $|\rho|$ {_SQUARE_UM * candidate.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$)"
+            note += rf"  (mean $|\rho|$ {SQUARE_UM * candidate.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$)"
         ax.annotate(note, (candidate.held_out_misfit, row), xytext=(5, 0), textcoords="offset points", va="center")
     ax.axvline(1, color=FAINT, linewidth=0.8, linestyle="--", zorder=0)
     ax.invert_yaxis()

@@ -25,6 +25,7 @@ from chemomech.report.curves import (
 )
 from chemomech.report.maps import plot_contact_sheet, plot_dislocations, plot_particle
 from chemomech.report.page import Gallery, Picture, render
+from chemomech.units import SQUARE_UM
 
 #: Particles whose maps the page shows in full; when there are more, contact sheets show all of them.
 _MOST_IN_FULL = 12
@@ -93,8 +94,9 @@ def _page(
         "eigenstrain.html.j2",
         result=result,
         model=model,
-        expansion=_along(law.derivative(0.5), law.derivative_band(0.5)),
+        expansion=_expansion(result, model),
         swelling=_along(law(0.0), law.band(0.0)),
+        with_dislocations=_expansion(result, "M2") if "M2" in result.laws else None,
         n_pixels=sum(int(particle.maps.mask.sum()) for particle in result.particles.values()),
         n_particles=len(names),
         held_out=[name for name, particle in result.particles.items() if particle.held_out],
@@ -162,11 +164,16 @@ def _dislocations(gallery: Gallery, result: EigenstrainResult) -> _Dislocations:
     maps = []
     for name in list(result.particles)[:_MOST_IN_FULL]:
         own = found.particles[name]
-        caption = f"mean density {1e6 * own.mean_abs_density_per_nm2:.0f} µm⁻²"
+        caption = f"mean density {_density(own.mean_abs_density_per_nm2, own.mean_abs_of_noise_per_nm2)}"
         alt = f"Maps of particle {name}: dislocation density, its curl, and residual, dislocation, unexplained strain."
         picture = gallery.add(plot_dislocations(result, name), f"dislocations_{name}", alt)
         maps.append(_Particle(name, caption, picture))
-    return _Dislocations(f"{1e6 * found.mean_abs_density_per_nm2:.0f}", figures, tables.dislocation_table(found), maps)
+    density = _density(found.mean_abs_density_per_nm2, found.mean_abs_of_noise_per_nm2)
+    return _Dislocations(density, figures, tables.dislocation_table(found), maps)
+
+
+def _density(per_nm2: float, of_noise: float) -> str:
+    return f"{SQUARE_UM * per_nm2:.0f} µm⁻² (noise alone: {SQUARE_UM * of_noise:.0f})"
 
 
 def _order_figure(gallery: Gallery, result: EigenstrainResult) -> Picture | None:
@@ -194,6 +201,11 @@ def _contact_sheets(gallery: Gallery, result: EigenstrainResult, names: Sequence
         alt = f"Composition and residual strain of particles {start + 1} to {start + len(shown)}."
         sheets.append(gallery.add(plot_contact_sheet(result, shown), f"particles_from_{start + 1}", alt))
     return sheets
+
+
+def _expansion(result: EigenstrainResult, model: str) -> list[str]:
+    law = result.laws[model]
+    return _along(law.derivative(0.5), law.derivative_band(0.5))
 
 
 def _along(values: Float, half_widths: Float) -> list[str]:

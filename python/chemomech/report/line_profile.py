@@ -20,12 +20,12 @@ from chemomech.report import tables
 from chemomech.report.page import Gallery, render
 from chemomech.report.style import FAINT, INK, STYLE, new_axes
 from chemomech.report.tables import Table
+from chemomech.units import SQUARE_UM
 
 #: Colour-blind-safe (Okabe & Ito 2008): one colour a moment.
 MOMENT_COLOUR = {"M2": "#0072B2", "M4": "#D55E00"}
 _FILL = "#009E73"
 #: 1/nm^2 in 1/um^2, the unit of the page.
-_PER_UM2 = 1e6
 _COLUMNS = 3
 _SETS_SHOWN = 20
 _DASH, _RHO = "\N{EN DASH}", "\N{GREEK SMALL LETTER RHO}"
@@ -108,13 +108,13 @@ def plot_effective_densities(result: LineProfileResult, ax: Axes | None = None) 
     places = np.arange(len(result.peaks))
     for shift, key in ((-0.12, "M2"), (0.12, "M4")):
         fits: list[MomentFit] = [getattr(peak, key) for peak in result.peaks.values()]
-        values = [_PER_UM2 * fit.density_per_nm2 for fit in fits]
-        errors = [_PER_UM2 * fit.density_error for fit in fits]
+        values = [SQUARE_UM * fit.density_per_nm2 for fit in fits]
+        errors = [SQUARE_UM * fit.density_error for fit in fits]
         marker = {"M2": "o", "M4": "s"}[key]
         ax.errorbar(places + shift, values, errors, fmt=marker, color=MOMENT_COLOUR[key], capsize=3, label=key)
     if result.systems is not None:
         at = [list(result.peaks).index(name) for name in result.systems.peaks]
-        ax.plot(at, _PER_UM2 * result.systems.fitted_per_nm2, "_", color=INK, markersize=20, label="Systems together")
+        ax.plot(at, SQUARE_UM * result.systems.fitted_per_nm2, "_", color=INK, markersize=20, label="Systems together")
     ax.set_xticks(places, list(result.peaks), rotation=45 if len(places) > 7 else 0)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.1)
@@ -173,7 +173,7 @@ def peak_table(result: LineProfileResult) -> Table:
     for name, peak in result.peaks.items():
         row = [name, f"{result.powder.peaks[name].g_per_nm:.3f}"]
         for fit in (peak.M2, peak.M4):
-            row.append(_with_error(_PER_UM2 * fit.density_per_nm2, _PER_UM2 * fit.density_error))
+            row.append(_with_error(SQUARE_UM * fit.density_per_nm2, SQUARE_UM * fit.density_error))
         ratio = peak.M4.density_per_nm2 / peak.M2.density_per_nm2 if peak.M2.density_per_nm2 > 0 else np.nan
         row.append((f"{ratio:.2f}" if np.isfinite(ratio) else _DASH) + ("" if peak.consistent else " (!)"))
         row.append(f"{peak.M2.size_nm:.3g}" if np.isfinite(peak.M2.size_nm) else "not seen")

@@ -25,9 +25,9 @@ from chemomech.report.sheet import (
     symmetric_limits,
 )
 from chemomech.report.style import INK, STYLE, shortened
+from chemomech.units import SQUARE_UM
 
 _COMPONENTS = ("aa", "cc", "ac")
-_SQUARE_UM = 1e6  # nm^2
 # Inches.
 _WIDEST, _TALLEST, _NARROWEST, _FLATTEST = 2.36, 2.6, 1.35, 0.7
 _MARGIN, _HEAD, _TITLE, _FOOT, _GAP, _BAR, _BAR_SPACE = 0.1, 0.36, 0.25, 0.58, 0.14, 0.09, 0.72
@@ -49,7 +49,7 @@ def plot_particle(result: EigenstrainResult, name: str) -> Figure:
         strains["Coherency"] = particle.coherency_strain
     strains["Residual"] = particle.residual_strain
     rotation = 1e3 * (maps.distortion[..., 3] - maps.distortion[maps.mask][:, 3].mean())
-    incompatibility = _SQUARE_UM * particle.incompatibility
+    incompatibility = SQUARE_UM * particle.incompatibility
     overview = [
         ("Composition $X$", maps.composition, COMPOSITION, (0.0, 1.0)),
         ("Lattice rotation less its mean (mrad)", rotation, SIGNED, symmetric_limits(rotation[maps.mask])),
@@ -73,8 +73,8 @@ def plot_dislocations(result: EigenstrainResult, name: str) -> Figure:
     own, maps = found.particles[name], result.particles[name].maps
     a, c = CANDIDATES[found.burgers or "[001]"]
     length = a * maps.reference_nm[0] + c * maps.reference_nm[1]
-    curl = _SQUARE_UM * own.burgers_density_per_nm @ (a, c) / length
-    density = _SQUARE_UM * own.density_per_nm2
+    curl = SQUARE_UM * own.burgers_density_per_nm @ (a, c) / length
+    density = SQUARE_UM * own.density_per_nm2
     limits = symmetric_limits(np.concatenate([curl[np.isfinite(curl)], density[maps.mask]]))
     overview = [
         ("Composition $X$", maps.composition, COMPOSITION, (0.0, 1.0)),
@@ -86,7 +86,7 @@ def plot_dislocations(result: EigenstrainResult, name: str) -> Figure:
         "Dislocation": own.strain,
         "Unexplained": own.residual_strain,
     }
-    mean = rf"mean $|\rho|$ = {_SQUARE_UM * own.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$"
+    mean = rf"mean $|\rho|$ = {SQUARE_UM * own.mean_abs_density_per_nm2:.0f} µm$^{{-2}}$"
     return _figure(maps, overview, strains, mean, one_scale=True)
 
 

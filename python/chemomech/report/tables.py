@@ -14,6 +14,7 @@ from markupsafe import Markup
 from chemomech import __version__
 from chemomech.learn.dislocation_density import DislocationResult
 from chemomech.learn.eigenstrain import EigenstrainResult
+from chemomech.units import SQUARE_UM
 
 #: What the noise of each channel is called, its unit, and the factor to that unit.
 _NOISE = {
@@ -139,9 +140,9 @@ def dislocation_table(found: DislocationResult) -> Table:
     rows = [
         [
             name,
-            f"{1e6 * own.mean_abs_density_per_nm2:.0f}",
-            f"{1e6 * own.mean_abs_of_noise_per_nm2:.0f}",
-            f"{1e6 * own.density_deviation_per_nm2:.0f}",
+            f"{SQUARE_UM * own.mean_abs_density_per_nm2:.0f}",
+            f"{SQUARE_UM * own.mean_abs_of_noise_per_nm2:.0f}",
+            f"{SQUARE_UM * own.density_deviation_per_nm2:.0f}",
         ]
         for name, own in found.particles.items()
     ]
@@ -154,7 +155,7 @@ def dislocation_table(found: DislocationResult) -> Table:
 
 def incompatibility(per_nm2: float) -> str:
     """An RMS incompatibility in 1/um^2, a dash where there is none."""
-    return f"{1e6 * per_nm2:#.3g}".rstrip(".") if np.isfinite(per_nm2) else "\N{EN DASH}"
+    return f"{SQUARE_UM * per_nm2:#.3g}".rstrip(".") if np.isfinite(per_nm2) else "\N{EN DASH}"
 
 
 def input_table(inputs: Sequence[Path]) -> Table:
