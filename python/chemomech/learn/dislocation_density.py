@@ -11,9 +11,12 @@ With f given this is linear in rho; with rho eliminated the law is a generalised
 field of random dislocations, of covariance W^-1 + s^2 G G^T. (Pairs rho = rho+ - rho- of non-negative densities
 with the same penalty have the same minimum: there rho+ rho- = 0.)
 
-s follows from the discrepancy principle (Morozov 1966): the residual is as large as the noise of strain, rotation and
-composition makes it, not smaller. Conjugate gradients need a dozen applications of G and its transpose, each a
-convolution and an elastic solution; the convolution alone, inverted by Fourier transform, is the preconditioner.
+s is at most what the discrepancy principle allows in each particle (Morozov 1966): no smaller a residual than the noise
+of strain, rotation and composition makes. Where that asks too much (fields of single lines differ from means over
+pixels, uncertainties may be given too small), s is as low as still predicts pixels left out of the fit within a per
+cent of the best; these pixels also choose the kind of dislocations. Conjugate gradients need a dozen applications of G
+and its transpose, each a convolution and an elastic solution; the convolution alone, inverted by Fourier transform, is
+the preconditioner.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,8 +42,10 @@ from chemomech.progress import progress
 
 #: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
 CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
-#: Standard deviations of the density between which the discrepancy principle looks, and where it starts: lines a pixel.
-_LEAST_LINES, _COMMON_LINES, _LARGEST_LINES = 2.5e-3, 0.25, 25.0
+#: Largest standard deviations of the density that are compared, in lines a pixel.
+_LINES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+#: Lines a pixel where the discrepancy principle starts to look, and where there are no dislocations.
+_COMMON_LINES, _NO_LINES = 0.25, 2.5e-3
 #: Relative precision of that standard deviation; the density changes by a third of it.
 _PRECISION = 0.05
 #: Relative residual of the conjugate gradients, in the norm of the preconditioner. At half a line a pixel, that of
@@ -52,8 +57,9 @@ _MOST_ITERATIONS = 500
 _DIRECT_PIXELS = 30_000
 #: Share of the pixels on which candidates are judged; a density is fitted to the others.
 _HELD_OUT = 0.1
-#: A candidate must lower the squared misfit on those pixels by more than this share to be preferred to none.
-_WORTHLESS = 0.01
+#: A larger density, or a candidate, must lower the squared misfit on those pixels by more than this share; a candidate
+#: by more than so many of its standard errors, too.
+_WORTHLESS, _CONVINCING = 0.01, 3.0
 
 
 class MeasuredBody:
@@ -112,13 +118,13 @@ class MeasuredBody:
         eigenstrain[:, :2, 0] = basis @ law.coefficients.T
         return self.data - self.respond(eigenstrain)[..., 0]
 
-    def composition_noise(self, law: EigenstrainLaw, deviation: Float) -> float:
-        """Mean squared weighted misfit that noise of the composition, `deviation` (n_pixels,), makes under `law`."""
+    def composition_noise(self, law: EigenstrainLaw, composition_deviation: Float) -> Float:
+        """Channels (n_pixels, 4) that a draw of the composition's noise makes under a law."""
         composition = self.maps.composition[self.maps.mask]
-        slope = shifted_legendre_derivative(composition, law.order, deviation**2) @ law.coefficients.T
-        sign = np.random.default_rng(0).choice([-1.0, 1.0], len(slope))
-        error = np.column_stack([slope, np.zeros(len(slope))]) * (sign * deviation)[:, None]
-        return _square(self.weights, self.respond(error[..., None])[..., 0])
+        slope = shifted_legendre_derivative(composition, law.order, composition_deviation**2) @ law.coefficients.T
+        error = np.random.default_rng(0).choice([-1.0, 1.0], len(slope)) * composition_deviation
+        eigenstrain = np.column_stack([slope, np.zeros(len(slope))]) * error[:, None]
+        return self.respond(eigenstrain[..., None])[..., 0]
 
 
 class DensityModel:
@@ -189,16 +195,19 @@ class DensityModel:
         raise ConvergenceError("the dislocation density", iterations=_MOST_ITERATIONS, residual=worst, tolerance=_RTOL)
 
     def deviation_by_discrepancy(self, channels: Float, level: float) -> float:
-        """The prior deviation at which the squared weighted misfit of channels (n_pixels, 4) falls to `level`."""
+        """The prior deviation at which the squared weighted misfit of channels (n_pixels, 4) falls to `level`.
+
+        The largest or the smallest considered when all leave more or less.
+        """
 
         @cache
         def excess(logarithm: float) -> float:
             left = self.residual(channels[..., None], self.fit(channels[..., None], float(np.exp(logarithm))))
-            return _square(self._measured.weights, left[..., 0]) - level
+            return float((self._measured.weights * left[..., 0] ** 2).sum()) - level
 
         # From a density that is common in microscopy, by decades, to a pair on either side of the level.
         per_pixel = self._measured.maps.pixel_size_nm**-2
-        least, largest = np.log(_LEAST_LINES * per_pixel), np.log(_LARGEST_LINES * per_pixel)
+        least, largest = np.log(_NO_LINES * per_pixel), np.log(_LINES[-1] * per_pixel)
         below = above = np.log(_COMMON_LINES * per_pixel)
         if excess(above) > 0:
             while excess(above) > 0:
@@ -257,8 +266,9 @@ class DislocatedEquilibrium:
         """The densities under a law, and what they explain."""
         measured, model, maps = self._measured, self._model, self._measured.maps
         unexplained = measured.unexplained(law, composition_deviation)
-        noise = np.random.default_rng(0).standard_normal(unexplained.shape) / np.sqrt(measured.weights)
+        noise = np.random.default_rng(1).standard_normal(unexplained.shape) / np.sqrt(measured.weights)
         noise = measured.centre(noise[..., None], measured.weights)[..., 0]
+        noise += measured.composition_noise(law, composition_deviation)
         density = model.fit(np.stack([unexplained, noise], axis=-1), self._deviation)
         explained = model.distortion(density[:, :1])[..., 0]
         return DislocationMaps(
@@ -266,7 +276,6 @@ class DislocatedEquilibrium:
             mean_abs_density_per_nm2=float(np.abs(density[:, 0]).mean()),
             mean_abs_of_noise_per_nm2=float(np.abs(density[:, 1]).mean()),
             density_deviation_per_nm2=self._deviation,
-            unexplained=self._deviation * maps.pixel_size_nm**2 > 0.99 * _LARGEST_LINES,
             burgers_density_per_nm=burgers_density(maps.distortion, maps.mask, maps.pixel_size_nm),
             strain=maps.to_map(explained[:, :3]),
             residual_strain=maps.to_map((unexplained - explained)[:, :3]),
@@ -281,9 +290,8 @@ class DislocationMaps:
     ----------
     density_per_nm2 : (ny, nx) signed density.
     mean_abs_density_per_nm2 : its mean size; lines of opposite sign in one pixel cancel.
-    mean_abs_of_noise_per_nm2 : the mean size that noise of strain and rotation alone would give.
+    mean_abs_of_noise_per_nm2 : the mean size that noise of strain, rotation and composition alone would give.
     density_deviation_per_nm2 : the prior standard deviation of the density.
-    unexplained : that deviation is the largest considered, and yet more than noise is left.
     burgers_density_per_nm : (ny, nx, 2) along a and c, the curl of the measured distortion: free of any model.
     strain : (ny, nx, 3) elastic strain of the dislocations; aa, cc, 2 ac.
     residual_strain : (ny, nx, 3) measured strain less eigenstrain, coherency and dislocation strain.
@@ -293,7 +301,6 @@ class DislocationMaps:
     mean_abs_density_per_nm2: float
     mean_abs_of_noise_per_nm2: float
     density_deviation_per_nm2: float
-    unexplained: bool
     burgers_density_per_nm: Float
     strain: Float
     residual_strain: Float
@@ -333,18 +340,13 @@ class DislocationResult:
     particles: dict[str, DislocationMaps]
 
     @property
-    def unexplained(self) -> list[str]:
-        """Names of the particles whose misfit no density brings down to the noise."""
-        return [name for name, own in self.particles.items() if own.unexplained]
-
-    @property
     def mean_abs_density_per_nm2(self) -> float:
         """Over the pixels of all particles."""
         return _pixel_mean([np.abs(maps.density_per_nm2) for maps in self.particles.values()])
 
     @property
     def mean_abs_of_noise_per_nm2(self) -> float:
-        """What noise of strain and rotation alone would give, over the pixels of all particles."""
+        """What noise alone would give, over the pixels of all particles."""
         pixels = [np.isfinite(maps.density_per_nm2).sum() for maps in self.particles.values()]
         each = [maps.mean_abs_of_noise_per_nm2 for maps in self.particles.values()]
         return float(np.average(each, weights=pixels))
@@ -357,7 +359,7 @@ class DislocationResult:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The candidates, the one chosen, and the prior deviation of its density in each particle (by name)."""
+    """The candidates, the one chosen, and the prior deviation of its density in each particle (by name), 1/nm^2."""
 
     candidates: list[Candidate]
     chosen: str | None
@@ -371,11 +373,10 @@ def compare_candidates(
     stiffness_GPa: Float,
     test: Collection[str] = (),
 ) -> Comparison:
-    """Which dislocations explain what a law leaves.
+    """Which dislocations, and how many, explain what a law leaves.
 
-    Every candidate, with the deviation that the discrepancy principle gives it, is fitted again without a tenth of the
-    pixels and judged by its prediction of those: a wrong kind can follow the noise where it is fitted, but not foresee
-    its neighbours.
+    Densities are fitted without a tenth of the pixels and judged by their prediction of those, over all particles
+    together: a wrong kind, or too free a density, can follow the noise where it is fitted, but not foresee it.
 
     Parameters
     ----------
@@ -386,67 +387,78 @@ def compare_candidates(
     test : names of particles that have no say in the choice.
     """
     labels: list[str | None] = [None, *CANDIDATES]
-    trials: dict[str | None, list[_Trial]] = {label: [] for label in labels}
-    widths: dict[str | None, dict[str, float]] = {label: {} for label in labels}
+    trials: dict[str | None, dict[str, _Trial]] = {label: {} for label in labels}
     with progress("dislocations", len(particles)) as advance:
         for maps in particles:
             deviation = deviations[maps.name]
             measured = MeasuredBody(maps, deviation[:, 1:], stiffness_GPa)
             unexplained = measured.unexplained(law, deviation[:, 0])
-            level = unexplained.size + measured.composition_noise(law, deviation[:, 0])
+            answer = measured.composition_noise(law, deviation[:, 0])
+            level = unexplained.size + float((measured.weights * answer**2).sum())
             for label in labels:
-                trial = _try(measured, label, unexplained, level)
-                widths[label][maps.name] = trial.width
-                if maps.name not in test:
-                    trials[label].append(trial)
+                trials[label][maps.name] = _try(measured, label, unexplained, level)
             advance()
-    candidates = [
-        Candidate(
-            burgers=label,
-            held_out_misfit=float(np.sqrt(np.concatenate([trial.misfit for trial in trials[label]]).mean())),
-            model_error=float(np.concatenate([trial.error for trial in trials[label]]).mean()),
-            mean_abs_density_per_nm2=float(np.concatenate([trial.density for trial in trials[label]]).mean()),
+    candidates: list[Candidate] = []
+    widths: dict[str | None, dict[str, float]] = {}
+    judged: dict[str | None, Float] = {}
+    for label in labels:
+        judges = [trial for name, trial in trials[label].items() if name not in test]
+        misfit = np.concatenate([trial.misfit for trial in judges], axis=1)
+        means = misfit.mean(axis=1)
+        best = int(np.argmax(means <= (1 + _WORTHLESS) * means.min()))
+        judged[label] = misfit[best]
+        widths[label] = {name: float(trial.width[best]) for name, trial in trials[label].items()}
+        candidates.append(
+            Candidate(
+                burgers=label,
+                held_out_misfit=float(np.sqrt(means[best])),
+                model_error=float(np.concatenate([trial.error[best] for trial in judges]).mean()),
+                mean_abs_density_per_nm2=float(np.concatenate([trial.density[best] for trial in judges]).mean()),
+            )
         )
-        for label in labels
-    ]
-    best = min(candidates, key=lambda candidate: candidate.held_out_misfit)
-    if best.held_out_misfit**2 > (1 - _WORTHLESS) * candidates[0].held_out_misfit ** 2:
-        best = candidates[0]
-    return Comparison(candidates, best.burgers, widths[best.burgers])
+    chosen = min(candidates, key=lambda candidate: candidate.held_out_misfit)
+    gain = judged[None] - judged[chosen.burgers]
+    error = gain.std() / np.sqrt(len(gain))
+    if gain.mean() <= max(_WORTHLESS * judged[None].mean(), _CONVINCING * error):
+        chosen = candidates[0]
+    return Comparison(candidates, chosen.burgers, widths[chosen.burgers])
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A candidate in one particle.
+    """A candidate in one particle, at each of the limits compared; without dislocations all are alike.
 
     Attributes
     ----------
-    width : prior standard deviation of its density, 1/nm^2.
-    misfit : (4 held-out pixels,) squared misfit of their channels, in variances of the noise.
-    error, density : (n_pixels,) norm of the residual strain, size of the density.
+    width : (n,) prior standard deviation of the density, 1/nm^2.
+    misfit : (n, n_judged) mean squared misfit of the channels of the held-out pixels, in variances of the noise.
+    error, density : (n, n_pixels) norm of the residual strain, size of the density.
     """
 
-    width: float
+    width: Float
     misfit: Float
     error: Float
     density: Float
 
 
 def _try(measured: MeasuredBody, label: str | None, unexplained: Float, level: float) -> _Trial:
-    n = len(unexplained)
-    judged = np.random.default_rng(0).random(n) < _HELD_OUT
-    left = foreseen = unexplained
-    density, width = np.zeros(n), _LEAST_LINES / measured.maps.pixel_size_nm**2
-    if label is not None:
-        model = DensityModel(measured, burgers_vector(label, measured.maps))
-        width = model.deviation_by_discrepancy(unexplained, level)
-        channels = unexplained[..., None]
-        fitted = model.fit(channels, width)
-        blind = model.fit(channels, width, np.where(judged[:, None], 0.0, measured.weights))
-        left, foreseen = (model.residual(channels, each)[..., 0] for each in (fitted, blind))
-        density = np.abs(fitted[:, 0])
-    misfit = (measured.weights * foreseen**2)[judged].ravel()
-    return _Trial(width, misfit, frobenius_norm(left[:, :3]), density)
+    draw = np.random.default_rng(0).random(len(unexplained))
+    judged = draw <= max(_HELD_OUT, draw.min())  # one at least
+    weights = np.where(judged[:, None], 0.0, measured.weights)
+    channels, per_pixel = unexplained[..., None], measured.maps.pixel_size_nm**-2
+    model = DensityModel(measured, burgers_vector(label, measured.maps)) if label else None
+    allowed = model.deviation_by_discrepancy(unexplained, level) if model else _NO_LINES * per_pixel
+    widths = [min(lines * per_pixel, allowed) for lines in _LINES]
+    left, density = channels, np.zeros((len(channels), 1))
+    misfits, errors, densities = [], [], []
+    for width, narrower in zip(widths, [None, *widths], strict=False):
+        if model and width != narrower:
+            density = model.fit(channels, width, weights)
+            left = model.residual(channels, density)
+        misfits.append((measured.weights * left[..., 0] ** 2)[judged].mean(axis=1))
+        errors.append(frobenius_norm(left[:, :3, 0]))
+        densities.append(np.abs(density[:, 0]))
+    return _Trial(np.array(widths), np.array(misfits), np.array(errors), np.array(densities))
 
 
 def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:
@@ -458,10 +470,6 @@ def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:
 def frobenius_norm(strain: Float) -> Float:
     """Norm of strain tensors (..., 3) with components aa, cc, 2 ac."""
     return np.asarray(np.sqrt(strain[..., 0] ** 2 + strain[..., 1] ** 2 + strain[..., 2] ** 2 / 2))
-
-
-def _square(weights: Float, channels: Float) -> float:
-    return float((weights * channels**2).sum())
 
 
 def _pixel_mean(maps: Sequence[Float]) -> float:

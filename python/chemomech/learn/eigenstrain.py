@@ -47,7 +47,7 @@ _QUANTITIES = ("composition", *CHANNELS)
 _AUTO_ORDERS = range(1, 6)
 #: Beyond this a polynomial follows the noise of any map.
 _LARGEST_ORDER = 12
-#: Strain noise below this is not measurable; it keeps the weights of noise-free synthetic maps finite.
+#: Strain noise below this is not measurable, even where it is given; it keeps weights finite.
 _LEAST_STRAIN_NOISE = 1e-6
 #: Above this ratio of residual to noise variance the model leaves something out and noise alone cannot give the errors.
 _UNEXPLAINED_RATIO = 1.25
@@ -72,6 +72,7 @@ class Uncertainty:
     used, reason : the method the law's bands stand on, and why.
     widening : factor on that covariance.
     unexplained_ratio : variance of the residual strain over that of the noise; 1 when only noise is left.
+    explained : noise alone explains the residual and the differences between particles.
     """
 
     estimates: dict[str, Float]
@@ -79,6 +80,7 @@ class Uncertainty:
     reason: str
     widening: float
     unexplained_ratio: float
+    explained: bool
 
     @property
     def covariance(self) -> Float:
@@ -182,7 +184,7 @@ def learn_eigenstrain(
     """
     _check_arguments(particles, order, test, boundary, misfit, models)
     main = _main(models)
-    deviations = _deviations(particles)
+    deviations = _deviations(particles, test)
     noise = dict(zip(_QUANTITIES, np.median(np.concatenate(list(deviations.values())), axis=0).tolist(), strict=True))
     stiffness = plane_stress(stiffness_GPa)
     order_given = order != "auto"
@@ -238,7 +240,7 @@ def learn_eigenstrain(
             *_extrapolation([maps for maps in particles if maps.name not in test], noise["composition"]),
             *_clipping(particles),
             *_unexplained(fitted[main], solutions[main], uncertainty[main], main),
-            *_beyond_dislocations(dislocations),
+            *([_untrusted("M2", uncertainty["M2"])] if "M2" in laws and not uncertainty["M2"].explained else []),
         ],
     )
 
@@ -264,6 +266,7 @@ def _fit_dislocations(
     stiffness_GPa: Float,
 ) -> tuple[Fit, Uncertainty, DislocationResult]:
     """Model M2, with the dislocations that best explain what the law of M1 leaves, in the order of that law."""
+    fitted = [maps for maps in particles if maps.name not in test]
     comparison = compare_candidates(particles, deviations, law, stiffness_GPa, test)
 
     def observe(maps: CorrelativeMaps) -> DislocatedEquilibrium:
@@ -273,11 +276,10 @@ def _fit_dislocations(
         return DislocatedEquilibrium(maps, deviations[maps.name][:, 1:], stiffness_GPa, burgers, width)
 
     designs = []
-    with progress("law with dislocations", len(particles) - len(set(test))) as advance:
-        for maps in particles:
-            if maps.name not in test:
-                designs.append(_design(maps, deviations[maps.name], observe(maps), "distortion", law.order))
-                advance()
+    with progress("law with dislocations", len(fitted)) as advance:
+        for maps in fitted:
+            designs.append(_design(maps, deviations[maps.name], observe(maps), "distortion", law.order))
+            advance()
     solution = fit(designs, law.order)
     uncertainty = _uncertainty(designs, solution)
     found = {}
@@ -321,23 +323,25 @@ def _check_arguments(
         raise InputError(f"order must be auto or an integer from 1 to {_LARGEST_ORDER}, got {order}")
 
 
-def _deviations(particles: Sequence[CorrelativeMaps]) -> dict[str, Float]:
+def _deviations(particles: Sequence[CorrelativeMaps], test: Sequence[str]) -> dict[str, Float]:
     """Standard deviations (n_pixels, 5) of the composition and the four channels, by particle.
 
-    A channel without an uncertainty gets the white noise of the maps that have none.
+    A channel without an uncertainty gets the white noise of the maps that have none; held-out particles have no say in
+    it while others do.
     """
     columns: dict[str, list[Float]] = {maps.name: [] for maps in particles}
     for i, name in enumerate(_QUANTITIES):
         silent = [maps for maps in particles if name not in maps.uncertainty]
         estimate = 0.0
         if silent:
-            fields = [maps.composition if i == 0 else maps.distortion[..., i - 1] for maps in silent]
-            estimate = white_noise(fields, [maps.mask for maps in silent], name)
+            heard = [maps for maps in silent if maps.name not in test] or silent
+            fields = [maps.composition if i == 0 else maps.distortion[..., i - 1] for maps in heard]
+            estimate = white_noise(fields, [maps.mask for maps in heard], name)
         if i > 0:
             estimate = max(estimate, _LEAST_STRAIN_NOISE)
         for maps in particles:
             given = maps.uncertainty.get(name, np.full(maps.mask.shape, estimate))
-            columns[maps.name].append(given[maps.mask])
+            columns[maps.name].append(np.maximum(given[maps.mask], _LEAST_STRAIN_NOISE if i > 0 else 0.0))
     return {name: np.column_stack(channels) for name, channels in columns.items()}
 
 
@@ -357,19 +361,24 @@ def _uncertainty(designs: Sequence[Design], solution: Fit) -> Uncertainty:
         f"particles differ this much with probability {f'{chance:.2g}' if chance > 1e-6 else 'below 1e-6'}"
     )
     if ratio <= _UNEXPLAINED_RATIO and chance >= _UNLIKELY:
-        return Uncertainty(estimates, "propagated", f"{residual}: it explains them", 1.0, ratio)
+        used = "propagated"
+        # Densities take up what single lines leave beside the mean of a pixel, so that M2's ratio says little.
+        wider = bootstrap is not None and np.trace(bootstrap) > np.trace(estimates[used])
+        if wider and designs[0].view == "distortion":
+            used = "particle bootstrap"
+        return Uncertainty(estimates, used, f"{residual}: it explains them", 1.0, ratio, explained=True)
     if bootstrap is not None:
         example = "" if designs[0].view == "distortion" else " (dislocations, for instance)"
         reason = (
             f"{residual}: the maps hold strain that the model leaves out{example}, and the errors are taken from the "
             "spread between particles"
         )
-        return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio)
+        return Uncertainty(estimates, "particle bootstrap", reason, 1.0, ratio, explained=False)
     reason = (
         f"{residual} and there are fewer than three particles to draw from: "
         "the propagated covariance is widened by that factor and is still too narrow where the residual is correlated"
     )
-    return Uncertainty(estimates, "propagated", reason, max(ratio, 1.0), ratio)
+    return Uncertainty(estimates, "propagated", reason, max(ratio, 1.0), ratio, explained=False)
 
 
 def _model_error(designs: Iterable[Design], law: EigenstrainLaw) -> float:
@@ -412,14 +421,8 @@ def _clipping(particles: Sequence[CorrelativeMaps]) -> list[str]:
     return ["many pixels have a composition of exactly 0 or 1: give the noisy values; clipping them biases the law"]
 
 
-def _beyond_dislocations(found: DislocationResult | None) -> list[str]:
-    """A warning when densities were asked to explain what is not of dislocations."""
-    if not found or not found.unexplained:
-        return []
-    return [
-        f"M2: no density of dislocations brings the misfit of {', '.join(found.unexplained)} down to the noise; its "
-        "densities are not to be trusted: check the sign and the drift of the rotation, and the uncertainties"
-    ]
+def _untrusted(model: str, uncertainty: Uncertainty) -> str:
+    return f"{model}: {uncertainty.reason}"
 
 
 def _unexplained(designs: Sequence[Design], solution: Fit, uncertainty: Uncertainty, model: str) -> list[str]:
@@ -427,7 +430,7 @@ def _unexplained(designs: Sequence[Design], solution: Fit, uncertainty: Uncertai
         return [
             "M0 takes elastic strain for eigenstrain: its law is not that of a stress-free crystal; fit M1 for that"
         ]
-    notes = [] if uncertainty.used == "propagated" and uncertainty.widening == 1 else [f"{model}: {uncertainty.reason}"]
+    notes = [] if uncertainty.explained else [_untrusted(model, uncertainty)]
     offset, error = reference_offset(designs, solution)
     error = error * max(uncertainty.unexplained_ratio, 1) ** 0.5
     for name, value, deviation in zip("ac", offset, error, strict=True):

@@ -93,6 +93,11 @@ def compose_particle(raw: RawParticle, references: References) -> ComposedPartic
         lattice = raw.lattice
         fixed = Image(np.where(lattice.mask, lattice.distortion[..., 0], np.nan), lattice.pixel_size_nm, lattice.mask)
         registration = register(moving, fixed)
+        if registration.score < 0:
+            raise InputError(
+                f"X falls where the lattice parameter a grows (correlation {registration.score:.2f}), but lithium "
+                "widens the lattice: the reference spectra are exchanged, or an axis is turned round"
+            )
         composition, deviation = registration.resample(fit.composition, fit.composition_error)
         composition, deviation = _completed(composition, deviation, lattice)
     except InputError as error:

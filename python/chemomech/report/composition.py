@@ -204,11 +204,6 @@ def doubts(particles: Sequence[ComposedParticle]) -> list[str]:
         if each.drift_removed:
             drift = np.hypot(*each.alignment.drift.T).max() * each.raw.xray_pixel_size_nm
             warnings.append(f"{name}: images drift by up to {drift:.0f} nm; they were shifted onto each other.")
-        if each.registration.score < 0:
-            warnings.append(
-                f"{name}: X falls where the lattice parameter a grows (correlation {each.registration.score:.2f}); are "
-                "the reference spectra exchanged?"
-            )
         if np.nanmean(r > _ACCEPTED_R) > 0.1:
             warnings.append(
                 f"{name}: the R factor exceeds {_ACCEPTED_R} at {np.nanmean(r > _ACCEPTED_R):.0%} of the pixels; "

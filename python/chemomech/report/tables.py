@@ -147,8 +147,8 @@ def dislocation_table(found: DislocationResult) -> Table:
         for name, own in found.particles.items()
     ]
     caption = (
-        "Dislocation density of model M2, without its sign. Noise: mean size of the density that noise of strain and "
-        "rotation alone would give. Prior: standard deviation of a pixel's density, by the discrepancy principle."
+        "Dislocation density of model M2, without its sign. Noise: mean size of the density that noise of the maps "
+        "alone would give. Prior: standard deviation of a pixel's density, chosen on held-out pixels."
     )
     return Table(caption, ["Particle", "Mean density (µm⁻²)", "Of noise alone (µm⁻²)", "Prior (µm⁻²)"], rows)
 
