@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from chemomech.arrays import Float
+from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
 from chemomech.observe.alignment import Alignment, align_stack
 from chemomech.observe.diffraction import LatticeMaps
@@ -98,7 +98,8 @@ def compose_particle(raw: RawParticle, references: References) -> ComposedPartic
                 f"X falls where the lattice parameter a grows (correlation {registration.score:.2f}), but lithium "
                 "widens the lattice: the reference spectra are exchanged, or an axis is turned round"
             )
-        composition, deviation = registration.resample(fit.composition, fit.composition_error)
+        unclipped = _unclipped(fit, still, references, weights, moving.particle)
+        composition, deviation = registration.resample(unclipped, fit.composition_error)
         composition, deviation = _completed(composition, deviation, lattice)
     except InputError as error:
         raise InputError(f"{raw.source}: particle {raw.name}: {error}") from error
@@ -151,6 +152,20 @@ def _density_noise(raw: RawParticle) -> Float:
         for image, energy in zip(raw.optical_density, raw.energy_eV, strict=True)
     ]
     return np.maximum(noise, _LEAST_DENSITY_NOISE)
+
+
+def _unclipped(fit: SpectralFit, raw: RawParticle, references: References, weights: Float, inside: Bool) -> Float:
+    """X inside the particle by least squares without bounds.
+
+    Non-negative coefficients cut the noise off at X = 0 and 1, and clipped noise steepens the law that is learned from
+    it. Where so little is in the beam that X is anything, the bounded fit stays.
+    """
+    root = np.sqrt(weights)
+    inverse = np.linalg.pinv(root[:, None] * references.at(raw.energy_eV)) * root
+    coefficients = np.tensordot(inverse, raw.optical_density, axes=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = coefficients[references.names.index("LiFePO4")] / coefficients.sum(axis=0)
+    return np.where(inside & (np.abs(share - 0.5) < 1), share, fit.composition)
 
 
 def _completed(composition: Float, deviation: Float, lattice: LatticeMaps) -> tuple[Float, Float]:
