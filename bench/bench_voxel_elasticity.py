@@ -120,11 +120,15 @@ def measure(who: str, n: int, voids: bool) -> dict[str, float]:
         field = _core.voxel_stress_loads(np.ascontiguousarray(stress), np.ones(3))
         loads = np.ascontiguousarray(field.reshape(3, -1)[:, present].T).ravel()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
     if who == "ours":
-        state = VoxelBody(solid, np.ones(3), OLIVINE).equilibrium(eigenstrain, rtol=RTOL)
-        seconds, iterations, energy = time.perf_counter() - start, state.iterations, state.functional_aJ
+        times = []
+        for _ in range(3):  # a second or less each: other tenants of the machine would show
+            start = time.perf_counter()
+            state = VoxelBody(solid, np.ones(3), OLIVINE).equilibrium(eigenstrain, rtol=RTOL)
+            times.append(time.perf_counter() - start)
+        seconds, iterations, energy = float(np.median(times)), state.iterations, state.functional_aJ
     else:
+        start = time.perf_counter()
         solution, iterations = (solve_pyamg if who == "pyamg" else solve_gamg)(matrix, motions, loads)
         seconds = time.perf_counter() - start
         own = eigenstrain[solid]

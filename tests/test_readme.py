@@ -1,4 +1,4 @@
-"""The README's Python example is run as it stands, and its links lead somewhere."""
+"""The README's Python examples are run as they stand, and its links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from chemomech.learn.twins import Noise, add_noise, make_particle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, VOXELS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
@@ -22,8 +22,16 @@ def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "expansion.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_example_is_short():
-    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) < 10
+def test_the_example_of_voxels_runs(capsys):
+    exec(compile(VOXELS, "README.md", "exec"), {})
+    energy, largest, iterations = map(float, capsys.readouterr().out.split())
+    assert energy > 0
+    assert 0.01 < largest < 0.05
+    assert iterations < 15
+
+
+def test_the_examples_are_short():
+    assert all(len([line for line in example.splitlines() if line.strip()]) < 10 for example in (EXAMPLE, VOXELS))
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
