@@ -16,8 +16,8 @@ namespace {
 constexpr index layers = 8;
 constexpr std::size_t register_bytes = 64;
 constexpr index bytes_of_tile = 1 << 19;  // of displacements and loads, in a cache of a core's own
-// Nodes that are worth a thread: waking one takes as long as a few thousand.
-constexpr index nodes_per_thread = 1 << 14;
+// Nodes that are worth a thread: a tenth of a millisecond, against which waking one counts little.
+constexpr index nodes_per_thread = 1 << 16;
 
 // body(chunk) for all chunks of a box with this many nodes.
 template <class Run>
