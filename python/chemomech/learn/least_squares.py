@@ -161,22 +161,17 @@ def build_design(
     basis_noise = np.zeros((order, order))
     signs = np.random.default_rng(0)
     n_probes = int(np.clip(_PROBED_PIXELS // len(composition), 1, _MOST_PROBES)) if variance.any() else 0
-    probes: list[Float] = []  # the k-th derivatives of the orders below k vanish
     for k, slope in enumerate(slopes, 1):
-        basis_noise += _hermite_share(k) * (slope * variance[:, None] ** k).T @ slope
+        share = -((-1.0) ** k) / factorial(k)
+        basis_noise += share * (slope * variance[:, None] ** k).T @ slope
         for _ in range(n_probes):
             error = signs.choice([-1.0, 1.0], len(composition)) * composition_deviation**k
-            probes.append(_along_a_and_c(slope[:, k - 1 :] * error[:, None]))
-    if probes:
-        for seen, answers in observation.respond(np.concatenate(probes, axis=2)).items():
-            weighed = observation.weigh(seen, answers)
-            start = 0
-            for i, probe in enumerate(probes):
-                k, stop = 1 + i // n_probes, start + probe.shape[2]
-                highest = np.r_[k - 1 : order, order + k - 1 : 2 * order]
-                own = _gram(answers[..., start:stop], weighed[..., start:stop])
-                noise_gram[seen][np.ix_(highest, highest)] += _hermite_share(k) / n_probes * own
-                start = stop
+            # The k-th derivatives of the orders below k vanish.
+            answers = observation.respond(_along_a_and_c(slope[:, k - 1 :] * error[:, None]))
+            highest = np.r_[k - 1 : order, order + k - 1 : 2 * order]
+            for seen, answer in answers.items():
+                own = _gram(answer, observation.weigh(seen, answer))
+                noise_gram[seen][np.ix_(highest, highest)] += share / n_probes * own
 
     equations: dict[View, NormalEquations] = {}
     weighted: dict[View, Float] = {}
@@ -383,11 +378,6 @@ def _restrict(columns: Float, order: int) -> Float:
     """Of the columns (..., 2N) for a, then for c, those up to `order`."""
     highest = columns.shape[-1] // 2
     return np.concatenate([columns[..., :order], columns[..., highest : highest + order]], axis=-1)
-
-
-def _hermite_share(k: int) -> float:
-    """Share of the k-th derivatives in the covariance of the basis."""
-    return -((-1.0) ** k) / factorial(k)
 
 
 def _along_a_and_c(values: Float) -> Float:
