@@ -9,7 +9,7 @@ using kinetics::Trajectory;
 Trajectory integrate_reaction(const py::array& pixel, const py::array& neighbours, index n_pixels, double gradient,
                               const py::array& mu, const py::array& log_j0, const py::array& log_k, double alpha,
                               const py::array& rate_time, const py::array& rate, const py::array& initial,
-                              const py::array& frame_time, double tolerance, bool derivatives) {
+                              const py::array& frame_time, double tolerance, index most_steps, bool derivatives) {
   kinetics::Particle particle;
   particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
   const index n = particle.pixel.shape[0];
@@ -31,7 +31,7 @@ Trajectory integrate_reaction(const py::array& pixel, const py::array& neighbour
   const auto times = view<const double>(frame_time, "frame_time", std::array{any});
   if (n == 0 || knots.shape[0] == 0 || times.shape[0] == 0) throw py::value_error("nothing to integrate");
   py::gil_scoped_release nogil;
-  return kinetics::integrate(particle, laws, mean_rate, start.data, times, tolerance, derivatives);
+  return kinetics::integrate(particle, laws, mean_rate, start.data, times, tolerance, most_steps, derivatives);
 }
 
 py::array frames_of(const Trajectory& trajectory) {
@@ -83,7 +83,7 @@ void bind_kinetics(py::module_& m) {
   m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("neighbours").noconvert(),
         arg("n_pixels"), arg("gradient"), arg("mu").noconvert(), arg("log_j0").noconvert(), arg("log_k").noconvert(),
         arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(), arg("initial").noconvert(),
-        arg("frame_time").noconvert(), arg("tolerance"), arg("derivatives"));
+        arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"), arg("derivatives"));
   const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {
     return borrow(values.data(), shape, owner);
   };

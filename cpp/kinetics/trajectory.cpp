@@ -9,19 +9,25 @@
 namespace chemomech::kinetics {
 namespace {
 
-constexpr int newton_limit = 6;
+constexpr int newton_limit = 8;
 constexpr double newton_share = 0.01;        // of the tolerance on the local error
 constexpr double newton_floor = 1e-14;       // of c, what rounding lets a correction reach
 constexpr double stale_lead = 0.3;           // relative change of the leading coefficient that asks for a new factor
 constexpr double slow_convergence = 0.3;     // so does a contraction slower than this
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
-constexpr double shortest_step = 1e-13;      // of the duration
+constexpr double shortest_step = 1e-9;       // of the duration
 
 double norm(const std::vector<double>& values) {
   double sum = 0;
   for (const double v : values) sum += v * v;
   return std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+// `to`, but from `from` in (0, 1) no more than most of the way to 0 or 1, where the chemical potential is infinite.
+double towards(double from, double to) {
+  constexpr double kept = 0.2;
+  return std::clamp(to, kept * from, 1 - kept * (1 - from));
 }
 
 class Integrator {
@@ -44,13 +50,13 @@ class Integrator {
 
   // To `end` from the single state in the trajectory, calling back after every step.
   template <class AfterStep>
-  void run(double end, const AfterStep& after_step) {
+  void run(double end, index most_steps, const AfterStep& after_step) {
     const double start = out_.time[0];
     if (!evaluate_rates(out_.state(0), start)) return;
     out_.potential.push_back(rates_.potential);
     initial_rate_ = rates_.rate;
     double h = std::min(0.5 * std::sqrt(tolerance_) / std::max(norm(rates_.rate), 1e-300), end - start);
-    while (out_.time.back() < end) {
+    for (index tried = 0; out_.time.back() < end && tried < most_steps; ++tried) {
       const double now = out_.time.back(), left = end - now;
       if (h < shortest_step * (end - start)) return;
       h = h >= left ? left : std::min(h, std::max(0.5 * left, left - h));  // no sliver at the end
@@ -148,6 +154,17 @@ class Integrator {
     for (index i = 0; i < n_; ++i) change_[i] -= excess * shift_[i];
   }
 
+  // state_ + change_, no further than `towards` allows; false where that held it back.
+  bool move_inside() {
+    bool inside = true;
+    for (index i = 0; i < n_; ++i) {
+      const double wanted = state_[i] + change_[i];
+      state_[i] = towards(state_[i], wanted);
+      inside = inside && state_[i] == wanted;
+    }
+    return inside;
+  }
+
   // Newton's method at time t with a factor as old as convergence allows; the state ends in state_.
   bool attempt(double t) {
     make_step(t);
@@ -156,7 +173,7 @@ class Integrator {
     if (!have_factor_ || std::abs(step_.lead / factored_lead_ - 1) > stale_lead) have_factor_ = false;
     for (int tries = 0; tries < 2; ++tries) {
       for (index i = 0; i < n_; ++i) {
-        state_[i] = predicted_[i] > 0 && predicted_[i] < 1 ? predicted_[i] : past(1)[i];
+        state_[i] = towards(past(1)[i], predicted_[i]);
       }
       double before = 0;
       for (int iteration = 0; iteration < newton_limit; ++iteration) {
@@ -169,9 +186,9 @@ class Integrator {
         const double size = norm(change_);
         const double contraction = iteration > 0 ? size / before : 0.1;
         if (!std::isfinite(size) || contraction > 2) break;
-        for (index i = 0; i < n_; ++i) state_[i] += change_[i];
+        const bool inside = move_inside();
         const double left = size * std::min(contraction / std::max(1 - contraction, 0.1), 1.0);
-        if (left < newton_share * tolerance_ || size < newton_floor) {
+        if (inside && (left < newton_share * tolerance_ || size < newton_floor)) {
           slow_ = contraction > slow_convergence;
           return true;
         }
@@ -393,7 +410,7 @@ class SensitivityChunk {
 }  // namespace
 
 Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, const double* initial,
-                     View<const double, 1> frame_time, double tolerance, bool derivatives) {
+                     View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives) {
   Trajectory out;
   out.n_cells = particle.n_cells(), out.n_pixels = particle.n_pixels;
   out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
@@ -409,7 +426,7 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate&
   first.weight[0] = 1;
   out.frames.push_back(first);
   const index n_frames = frame_time.shape[0];
-  Integrator(particle, laws, mean_rate, tolerance, out).run(frame_time.data[n_frames - 1], [&] {
+  Integrator(particle, laws, mean_rate, tolerance, out).run(frame_time.data[n_frames - 1], most_steps, [&] {
     for (index next = static_cast<index>(out.frames.size());
          next < n_frames && frame_time.data[next] <= out.time.back(); ++next) {
       out.frames.push_back(interpolate(out, frame_time.data[next]));

@@ -55,9 +55,9 @@ struct Trajectory {
 };
 
 // Integrates from `initial` (n_cells,) at frame_time[0] to the last frame. `tolerance`: RMS local error of c. Where the
-// steps become too small the trajectory ends early: it has fewer frames than were asked for.
+// steps become too small or more than `most_steps` are tried the trajectory ends early, with fewer frames.
 Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, const double* initial,
-                     View<const double, 1> frame_time, double tolerance, bool derivatives);
+                     View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives);
 
 // out (n_frames, n_pixels): mean composition of the cells of each pixel.
 void frames_of(const Trajectory& trajectory, View<double, 2> out);

@@ -284,6 +284,7 @@ def integrate_reaction(
     initial: NDArray[np.float64],
     frame_time: NDArray[np.float64],
     tolerance: float,
+    most_steps: int,
     derivatives: bool,
 ) -> Trajectory:
     """Reaction of one particle by variable-step, variable-order BDF; see `chemomech.phasefield.reaction.react`.

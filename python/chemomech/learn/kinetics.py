@@ -43,8 +43,13 @@ _INITIAL_OFFSET = 1.0
 _START_RANGE = (0.005, 0.995)
 #: Frames of the pieces that the search for a starting point fits one by one.
 _PIECE = 3
+_PIECE_KEEP = 0.9
+#: Relative decrease that ends this search: it only has to lead into the valley.
+_PIECE_DECREASE = 5e-3
 #: RMS error of the composition that a time step may make: far below the noise of a pixel.
 _TOLERANCE = 1e-4
+#: Parameters that make the reaction harder to follow than this are no candidates.
+_MOST_STEPS = 1500
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
@@ -54,7 +59,9 @@ _START_OMEGA = 4.0
 _MOST_ITERATIONS = 40
 #: An expected decrease of the objective below this, in units of which 1 is one standard error, ends the search.
 _LEAST_DECREASE = 0.02
-_MOST_DAMPING = 1e8
+_FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
+#: Share of the expected decrease that a step must reach to be taken.
+_LEAST_GAIN = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +252,7 @@ def _build(video: ReactionVideo, pieces: bool) -> list[ParticleModel]:
             )
             start, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
             start = float(np.clip(start, *_START_RANGE))
-            modes = field_modes(position, length, _INITIAL_KEEP).at(mesh.position_px)
+            modes = field_modes(position, length, _PIECE_KEEP if pieces else _INITIAL_KEEP).at(mesh.position_px)
             columns = np.column_stack(
                 [np.full(mesh.n_cells, _INITIAL_OFFSET), deviation / (start * (1 - start)) * modes]
             )
@@ -296,8 +303,8 @@ class Problem:
         parts = model.split(parameters.local[index])
         return self._react(model, model.films[film], parameters.shared, parts[0], parts[1 + film], False).frames()
 
-    def objective(self, parameters: Parameters) -> float:
-        """Half the objective; infinite where the reaction cannot be followed."""
+    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
+        """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
         total = 0.0
         for index, model in enumerate(self.models):
             local = parameters.local[index]
@@ -305,6 +312,8 @@ class Problem:
             for film, used in enumerate(self.used[index]):
                 if not used:
                     continue
+                if total > below:
+                    return np.inf
                 try:
                     misfit = self.frames(index, film, parameters) - model.films[film].half_cycle.li_fraction
                 except ConvergenceError:
@@ -362,6 +371,7 @@ class Problem:
             film.rate,
             gradient_nm2=self.gradient_nm2,
             tolerance=_TOLERANCE,
+            most_steps=_MOST_STEPS,
             derivatives=derivatives,
         )
 
@@ -405,33 +415,40 @@ class Minimum:
 
 
 def minimise(
-    problem: Problem, start: Parameters, *, fixed: bool = False, report: Callable[[int, float, float], None] | None = None
+    problem: Problem,
+    start: Parameters,
+    *,
+    fixed: bool = False,
+    least_decrease: float = 0.0,
+    report: Callable[[int, float, float], None] | None = None
 ) -> Minimum:
     """Gauss-Newton with Marquardt's damping, raised and lowered by the gain (Nielsen 1999).
 
     Parameters
     ----------
     fixed : keep the global parameters.
+    least_decrease : expected relative decrease below which the search ends, where that is sooner.
     report : called after each iteration with its number, the objective and the expected decrease.
     """
-    parameters, damping, growth = start, 1e-3, 2.0
+    parameters, damping, growth = start, _FIRST_DAMPING, 2.0
     reason, iteration = "iteration limit", 0
     value, arrows = problem.system(parameters)
     while iteration < _MOST_ITERATIONS:
         shared, local, _ = solve_arrow(arrows, damping, fixed)
         expected = _expected_decrease(arrows, shared, local)
-        if expected < _LEAST_DECREASE:
+        if expected < max(_LEAST_DECREASE, least_decrease * value):
             reason = "expected decrease below tolerance"
             break
         trial = Parameters(
             parameters.shared + shared, tuple(a + b for a, b in zip(parameters.local, local, strict=True))
         )
-        try:
-            reached, trial_arrows = problem.system(trial)
-        except ConvergenceError:
-            reached, trial_arrows = np.inf, arrows
-        gain = (value - reached) / expected
-        if gain > 1e-4:
+        gain = (value - problem.objective(trial, below=value)) / expected
+        if gain > _LEAST_GAIN:
+            try:
+                reached, trial_arrows = problem.system(trial)
+            except ConvergenceError:
+                gain = -np.inf
+        if gain > _LEAST_GAIN:
             iteration += 1
             parameters = trial
             damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
@@ -441,7 +458,7 @@ def minimise(
                 report(iteration, value, expected)
         else:
             damping *= growth
-            growth *= 2
+            growth *= 4
             if damping > _MOST_DAMPING:
                 reason = "no step lowers the objective"
                 break

@@ -148,6 +148,7 @@ def react(
     *,
     gradient_nm2: float,
     tolerance: float = 1e-5,
+    most_steps: int = 100_000,
     derivatives: bool = False,
 ) -> _core.Trajectory:
     """Composition of a particle from `time_h[0]` on; `frames()` of the result are the pixel means at `time_h`.
@@ -159,12 +160,13 @@ def react(
     time_h : (n_t,) increasing.
     gradient_nm2 : kappa / (c_s kT).
     tolerance : RMS error of the composition that a time step may make.
+    most_steps : time steps tried before giving up.
     derivatives : keep the factored matrices, which `sensitivities` and `adjoint` of the result need.
 
     Raises
     ------
     InputError : shapes that do not fit, or an initial composition outside (0, 1).
-    ConvergenceError : the time step became too small.
+    ConvergenceError : the time step became too small, or there were too many.
     """
     require_shape(log_k, "log_k", (int(mesh.mask.sum()),))
     require_shape(initial, "initial", (mesh.n_cells,))
@@ -184,6 +186,7 @@ def react(
         np.ascontiguousarray(initial),
         np.ascontiguousarray(time_h),
         tolerance,
+        most_steps,
         derivatives,
     )
     if trajectory.time[-1] < time_h[-1]:
