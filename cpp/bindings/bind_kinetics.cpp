@@ -45,7 +45,8 @@ void require_derivatives(const Trajectory& trajectory) {
   if (!trajectory.derivatives) throw py::value_error("the trajectory was integrated without derivatives");
 }
 
-py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis) {
+py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,
+                        bool threads) {
   require_derivatives(trajectory);
   const auto log_k = view<const double>(log_k_basis, "log_k_basis", std::array{trajectory.n_pixels, any});
   const auto initial = view<const double>(initial_basis, "initial_basis", std::array{trajectory.n_cells, any});
@@ -55,7 +56,7 @@ py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_bas
   const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
   {
     py::gil_scoped_release nogil;
-    kinetics::sensitivities(trajectory, log_k, initial, out_view);
+    kinetics::sensitivities(trajectory, log_k, initial, threads, out_view);
   }
   return out;
 }
@@ -114,7 +115,8 @@ void bind_kinetics(py::module_& m) {
                                return borrowed(t.states, {static_cast<index>(t.time.size()), t.n_cells}, self);
                              })
       .def("frames", &frames_of)
-      .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert())
+      .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(),
+           arg("threads") = true)
       .def("adjoint", &adjoint, arg("weights").noconvert());
 }
 

@@ -449,10 +449,16 @@ void frames_of(const Trajectory& trajectory, View<double, 2> out) {
 }
 
 void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis,
-                   View<const double, 2> initial_basis, View<double, 3> out) {
-  for_tasks((out.shape[2] + width - 1) / width, [&](index chunk) {
+                   View<const double, 2> initial_basis, bool threads, View<double, 3> out) {
+  const auto run = [&](index chunk) {
     SensitivityChunk(trajectory, log_k_basis, initial_basis, chunk * width, out).run();
-  });
+  };
+  const index n_chunks = (out.shape[2] + width - 1) / width;
+  if (threads) {
+    for_tasks(n_chunks, run);
+  } else {
+    for (index chunk = 0; chunk < n_chunks; ++chunk) run(chunk);
+  }
 }
 
 void adjoint(const Trajectory& trajectory, View<const double, 2> weights, const Gradient& out) {

@@ -63,9 +63,9 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate&
 void frames_of(const Trajectory& trajectory, View<double, 2> out);
 
 // out (n_frames, n_pixels, n_mu + n_log_j0 + a + b): derivatives of the frames with respect to the coefficients of mu and
-// ln j0, then along log_k_basis (n_pixels, a) and initial_basis (n_cells, b).
+// ln j0, then along log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With `threads` they share the columns.
 void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis,
-                   View<const double, 2> initial_basis, View<double, 3> out);
+                   View<const double, 2> initial_basis, bool threads, View<double, 3> out);
 
 // The transposed of all of these: gradients of sum over frames of weights (n_frames, n_pixels) times composition.
 struct Gradient {

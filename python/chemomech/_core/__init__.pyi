@@ -255,12 +255,12 @@ class Trajectory:
     def frames(self) -> NDArray[np.float64]:
         """(n_frames, n_pixels), pixel means; fewer frames than asked for where the steps became too small."""
     def sensitivities(
-        self, log_k_basis: NDArray[np.float64], initial_basis: NDArray[np.float64]
+        self, log_k_basis: NDArray[np.float64], initial_basis: NDArray[np.float64], threads: bool = True
     ) -> NDArray[np.float64]:
         """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
 
         With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
-        and initial_basis (n_cells, b).
+        and initial_basis (n_cells, b). With `threads` they share the columns.
         """
     def adjoint(
         self, weights: NDArray[np.float64]

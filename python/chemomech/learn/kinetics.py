@@ -16,7 +16,8 @@ touch its own frames only, are eliminated particle by particle, and leave a smal
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,11 +25,13 @@ from numpy.polynomial import legendre
 from scipy import linalg, stats
 from scipy.special import expit, logit
 
-from chemomech.arrays import Float
+from chemomech._core import Trajectory, build_info
+from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.reaction import CellMesh, MeanRate, ReactionLaw, cell_mesh, react
+from chemomech.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +60,21 @@ _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
 #: Regular-solution parameter to start from where no binodal is given, kT.
 _START_OMEGA = 4.0
 _MOST_ITERATIONS = 40
+CONVERGED = "expected decrease below tolerance"
 #: An expected decrease of the objective below this, in units of which 1 is one standard error, ends the search.
 _LEAST_DECREASE = 0.02
 _FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
+#: rho_2 of the search, and those that cross-validation tries, from weak to strong.
+_START_RHO = 0.02
+_RHOS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+#: Relative decreases that end the search before cross-validation, and a fold of it.
+_SEARCH_DECREASE, _FOLD_DECREASE = 2e-4, 1e-3
+#: Ratio of misfit to noise worth a warning.
+_SUSPICIOUS_MISFIT = 1.1
+#: Half-width of a 99 % interval of a normal distribution, in standard deviations.
+NORMAL_99 = 2.5758293035489004
+#: Where the laws are reported; the ends are too close to 0 and 1 to be seen through the noise.
+COMPOSITION = np.linspace(0.05, 0.95, 37)
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
 
@@ -108,6 +123,11 @@ class ParticleModel:
     def split(self, local: Float) -> list[Float]:
         """Z and the z of each film from all parameters of the particle."""
         return np.split(local, np.cumsum(self.sizes)[:-1])
+
+    def columns(self, film: int) -> Int:
+        """Places of Z and of the z of one film among the parameters of the particle."""
+        begin = sum(self.sizes[: 1 + film])
+        return np.r_[0 : self.sizes[0], begin : begin + self.sizes[1 + film]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +191,9 @@ class Arrow:
     gradient_l: Float
 
 
-def law_basis(binodal: float | None, alpha: float, mu_order: int = MU_ORDER, log_j0_order: int = LOG_J0_ORDER) -> LawBasis:
+def law_basis(
+    binodal: float | None, alpha: float, mu_order: int = MU_ORDER, log_j0_order: int = LOG_J0_ORDER
+) -> LawBasis:
     """Legendre series of mu_h and ln j0.
 
     With a binodal d, mu_h(d) = mu_h(1 - d) = mean of mu_h between them (common tangent): two linear conditions, met by
@@ -185,7 +207,10 @@ def law_basis(binodal: float | None, alpha: float, mu_order: int = MU_ORDER, log
     start[1] = -np.log(1 / binodal - 1) / (1 - 2 * binodal)
     ends = legendre.legvander(np.array([2 * binodal - 1, 1 - 2 * binodal]), mu_order)
     area = np.array(
-        [np.diff(legendre.legval([2 * binodal - 1, 1 - 2 * binodal], legendre.legint(row)))[0] for row in np.eye(mu_order + 1)]
+        [
+            np.diff(legendre.legval([2 * binodal - 1, 1 - 2 * binodal], legendre.legint(row)))[0]
+            for row in np.eye(mu_order + 1)
+        ]
     ) / (2 - 4 * binodal)
     conditions = np.array([ends[0] - ends[1], area - ends[0]])[:, 1:]
     return LawBasis(start, free @ linalg.null_space(conditions), log_j0_order + 1, alpha)
@@ -247,9 +272,7 @@ def _build(video: ReactionVideo, pieces: bool) -> list[ParticleModel]:
         error = video.noise / np.sqrt(len(position))
         films = []
         for half in own:
-            deviation, length = (
-                most_likely_field([half.li_fraction[0]], [spectrum], video.noise) if pieces else common
-            )
+            deviation, length = most_likely_field([half.li_fraction[0]], [spectrum], video.noise) if pieces else common
             start, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
             start = float(np.clip(start, *_START_RANGE))
             modes = field_modes(position, length, _PIECE_KEEP if pieces else _INITIAL_KEEP).at(mesh.position_px)
@@ -299,26 +322,20 @@ class Problem:
 
     def frames(self, index: int, film: int, parameters: Parameters) -> Float:
         """The model of one film, (n_t, n_pixels)."""
-        model = self.models[index]
-        parts = model.split(parameters.local[index])
-        return self._react(model, model.films[film], parameters.shared, parts[0], parts[1 + film], False).frames()
+        return self._react(index, film, parameters, derivatives=False).frames()
 
     def objective(self, parameters: Parameters, below: float = np.inf) -> float:
         """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
-        total = 0.0
-        for index, model in enumerate(self.models):
-            local = parameters.local[index]
-            total += float(self.prior(model) @ local**2) / 2
-            for film, used in enumerate(self.used[index]):
-                if not used:
-                    continue
-                if total > below:
-                    return np.inf
+        total = self._prior_sum(parameters)
+        with ThreadPoolExecutor(build_info()["threads"]) as pool:
+            for misfit in [pool.submit(self._misfit, *film, parameters) for film in self._films()]:
                 try:
-                    misfit = self.frames(index, film, parameters) - model.films[film].half_cycle.li_fraction
+                    total += float(np.sum(misfit.result() ** 2)) / 2
                 except ConvergenceError:
+                    total = np.inf
+                if total > below:
+                    pool.shutdown(cancel_futures=True)
                     return np.inf
-                total += float(np.sum(misfit**2)) / (2 * self.noise**2)
         return total
 
     def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
@@ -328,47 +345,61 @@ class Problem:
         ------
         ConvergenceError : a reaction cannot be followed.
         """
-        parts = [self.arrow(index, parameters) for index in range(len(self.models))]
-        return sum(value for value, _ in parts), [arrow for _, arrow in parts]
+        n, total = self.basis.size, self._prior_sum(parameters)
+        arrows = []
+        for model, local in zip(self.models, parameters.local, strict=True):
+            prior = self.prior(model)
+            arrows.append(
+                Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
+            )
+        films = self._films()
+        with ThreadPoolExecutor(build_info()["threads"]) as pool:
+            for (index, film), (misfit, gram, slope) in zip(
+                films, pool.map(lambda film: self._normal_equations(*film, parameters), films), strict=True
+            ):
+                own, arrow = self.models[index].columns(film), arrows[index]
+                arrow.gram_gg[...] += gram[:n, :n]
+                arrow.gram_gl[:, own] += gram[:n, n:]
+                arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
+                arrow.gradient_g[...] += slope[:n]
+                arrow.gradient_l[own] += slope[n:]
+                total += misfit / 2
+        return total, arrows
 
-    def arrow(self, index: int, parameters: Parameters) -> tuple[float, Arrow]:
-        """Half the objective of one particle and its Gauss-Newton system."""
-        model, n = self.models[index], self.basis.size
-        local = parameters.local[index]
-        prior = self.prior(model)
-        parts, sizes = model.split(local), model.sizes
-        arrow = Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
-        total = float(prior @ local**2) / 2
-        begin = sizes[0]
-        for k, (film, used) in enumerate(zip(model.films, self.used[index], strict=True)):
-            own = np.r_[0 : sizes[0], begin : begin + sizes[1 + k]]
-            begin += sizes[1 + k]
-            if not used:
-                continue
-            trajectory = self._react(model, film, parameters.shared, parts[0], parts[1 + k], True)
-            misfit = (trajectory.frames() - film.half_cycle.li_fraction).ravel() / self.noise
-            c0 = trajectory.states[0]
-            along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * film.initial_modes)
-            raw = trajectory.sensitivities(model.log_k_modes, along_c0).reshape(misfit.size, -1) / self.noise
-            n_mu = len(self.basis.mu_start)
-            shared = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu : n_mu + self.basis.n_log_j0]])
-            inner = raw[:, n_mu + self.basis.n_log_j0 :]
-            arrow.gram_gg[...] += shared.T @ shared
-            arrow.gram_gl[:, own] += shared.T @ inner
-            arrow.gram_ll[np.ix_(own, own)] += inner.T @ inner
-            arrow.gradient_g[...] += shared.T @ misfit
-            arrow.gradient_l[own] += inner.T @ misfit
-            total += float(misfit @ misfit) / 2
-        return total, arrow
+    def _films(self) -> list[tuple[int, int]]:
+        return [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
 
-    def _react(self, model, film, shared, z_k, z_0, derivatives):  # type: ignore[no-untyped-def]
+    def _prior_sum(self, parameters: Parameters) -> float:
+        pairs = zip(self.models, parameters.local, strict=True)
+        return sum(float(self.prior(model) @ local**2) / 2 for model, local in pairs)
+
+    def _misfit(self, index: int, film: int, parameters: Parameters) -> Float:
+        data = self.models[index].films[film].half_cycle.li_fraction
+        return (self.frames(index, film, parameters) - data) / self.noise
+
+    def _normal_equations(self, index: int, film: int, parameters: Parameters) -> tuple[float, Float, Float]:
+        """Squared misfit, J^T J and J^T misfit; global parameters first, then those of `ParticleModel.columns`."""
+        model, n_mu = self.models[index], len(self.basis.mu_start)
+        trajectory = self._react(index, film, parameters, derivatives=True)
+        half = model.films[film]
+        misfit = (trajectory.frames() - half.half_cycle.li_fraction).ravel() / self.noise
+        c0 = trajectory.states[0]
+        along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
+        raw = trajectory.sensitivities(model.log_k_modes, along_c0).reshape(misfit.size, -1)
+        jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
+        return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
+
+    def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
+        model = self.models[index]
+        parts = model.split(parameters.local[index])
+        half = model.films[film]
         return react(
             model.mesh,
-            self.basis.law(shared),
-            model.log_k_modes @ z_k,
-            film.initial(z_0),
-            film.half_cycle.time_h,
-            film.rate,
+            self.basis.law(parameters.shared),
+            model.log_k_modes @ parts[0],
+            half.initial(parts[1 + film]),
+            half.half_cycle.time_h,
+            half.rate,
             gradient_nm2=self.gradient_nm2,
             tolerance=_TOLERANCE,
             most_steps=_MOST_STEPS,
@@ -404,6 +435,7 @@ class Minimum:
     objective : half the objective.
     reason : why it ended.
     iterations : Gauss-Newton steps taken.
+    arrows : the Gauss-Newton systems there.
     schur : (n, n), inverse covariance of the global parameters with the local ones marginalised.
     """
 
@@ -411,6 +443,7 @@ class Minimum:
     objective: float
     reason: str
     iterations: int
+    arrows: list[Arrow]
     schur: Float
 
 
@@ -420,7 +453,7 @@ def minimise(
     *,
     fixed: bool = False,
     least_decrease: float = 0.0,
-    report: Callable[[int, float, float], None] | None = None
+    what: str = "",
 ) -> Minimum:
     """Gauss-Newton with Marquardt's damping, raised and lowered by the gain (Nielsen 1999).
 
@@ -428,7 +461,7 @@ def minimise(
     ----------
     fixed : keep the global parameters.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
-    report : called after each iteration with its number, the objective and the expected decrease.
+    what : what is fitted, to log every iteration under this name; silent without.
     """
     parameters, damping, growth = start, _FIRST_DAMPING, 2.0
     reason, iteration = "iteration limit", 0
@@ -437,7 +470,7 @@ def minimise(
         shared, local, _ = solve_arrow(arrows, damping, fixed)
         expected = _expected_decrease(arrows, shared, local)
         if expected < max(_LEAST_DECREASE, least_decrease * value):
-            reason = "expected decrease below tolerance"
+            reason = CONVERGED
             break
         trial = Parameters(
             parameters.shared + shared, tuple(a + b for a, b in zip(parameters.local, local, strict=True))
@@ -454,8 +487,8 @@ def minimise(
             damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
             growth = 2.0
             value, arrows = reached, trial_arrows
-            if report is not None:
-                report(iteration, value, expected)
+            if what:
+                log.info("%s, step %d: misfit %.4g, expected decrease %.2g", what, iteration, 2 * value, expected)
         else:
             damping *= growth
             growth *= 4
@@ -463,7 +496,7 @@ def minimise(
                 reason = "no step lowers the objective"
                 break
     _, _, schur = solve_arrow(arrows, 0.0, fixed)
-    return Minimum(parameters, value, reason, iteration, schur)
+    return Minimum(parameters, value, reason, iteration, arrows, schur)
 
 
 def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[Float]) -> float:
@@ -475,20 +508,246 @@ def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[F
     return total
 
 
+@dataclass(frozen=True, eq=False)
+class RhoScore:
+    """Cross-validation of one regularisation.
+
+    Attributes
+    ----------
+    rho : rho_2.
+    rmse : of the frames held out.
+    excess, excess_error : mean squared error above that of the best rho_2, and the standard error of this difference
+        over the half-cycles held out.
+    """
+
+    rho: float
+    rmse: float
+    excess: float
+    excess_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleKinetics:
+    """One particle as learned.
+
+    Attributes
+    ----------
+    log_k : (n_pixels,) ln of the local rate constant; the mean over all pixels of all particles is zero.
+    model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
+    """
+
+    particle: FilmedParticle
+    log_k: Float
+    model: dict[str, Float]
+
+
+@dataclass(frozen=True, eq=False)
+class KineticsResult:
+    """What the videos say, and how surely.
+
+    Attributes
+    ----------
+    law : the laws; ln k has mean zero over all pixels.
+    composition : (n,) at which the following are given.
+    mu_kT, mu_half_width : (n,) mu_h less its mean, and the half-width of its point-wise 99 % band.
+    log_j0, log_j0_half_width : (n,) ln of j0 in 1/h, and the half-width of its point-wise 99 % band.
+    rmse, noise : of model less data over all frames; standard deviation of the noise.
+    rho : regularisation of ln k.
+    cross_validation : how it was chosen; empty where no particle has two half-cycles.
+    reason, iterations : why the search ended, and after how many steps.
+    particles : by name.
+    warnings : what a careful reader should look at first.
+    """
+
+    law: ReactionLaw
+    composition: Float
+    mu_kT: Float
+    mu_half_width: Float
+    log_j0: Float
+    log_j0_half_width: Float
+    rmse: float
+    noise: float
+    rho: float
+    cross_validation: list[RhoScore]
+    reason: str
+    iterations: int
+    particles: dict[str, ParticleKinetics]
+    warnings: list[str]
+
+
+def learn_kinetics(video: ReactionVideo) -> KineticsResult:
+    """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
+
+    The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, ln k and the initial fields
+    marginalised, widened by the misfit where that is larger than the noise.
+
+    Raises
+    ------
+    ConvergenceError : no starting point was found at which the reaction can be followed.
+
+    >>> result = learn_kinetics(read_video("video.h5"))
+    >>> result.law.exchange_current(np.array([0.5]))
+    array([12.7])
+    """
+    basis = law_basis(video.binodal, video.alpha)
+
+    def problem(models: Sequence[ParticleModel], rho: float) -> Problem:
+        every = [[True] * len(model.films) for model in models]
+        return Problem(models, basis, video.gradient_nm2, video.noise, rho, every)
+
+    models = build_models(video)
+    pieces = problem(_build(video, pieces=True), _START_RHO)
+    rough = minimise(pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films")
+    whole = problem(models, _START_RHO)
+    start = Parameters(rough.parameters.shared, _initial_fields(whole, rough.parameters.local))
+    found = minimise(whole, start, least_decrease=_SEARCH_DECREASE, what="whole films")
+    rho, scores = choose_rho(whole, found.parameters)
+    whole = replace(whole, rho=rho)
+    found = minimise(whole, found.parameters, what="chosen rho")
+    return _result(video, whole, found, scores)
+
+
+def choose_rho(problem: Problem, parameters: Parameters) -> tuple[float, list[RhoScore]]:
+    """Regularisation of ln k by leaving out each half-cycle of a particle in turn, global parameters held.
+
+    ln k is learned from the other half-cycles of the particle; the frame held out first gives the initial field of its
+    half-cycle and the others the error. The one-standard-error rule takes the strongest regularisation whose error
+    exceeds the smallest by no more than the standard error of this difference, half-cycle by half-cycle.
+    """
+    folds = [
+        (index, film)
+        for index, model in enumerate(problem.models)
+        if len(model.films) > 1
+        for film in range(len(model.films))
+    ]
+    if not folds:
+        return problem.rho, []
+    errors = np.zeros((len(folds), len(_RHOS)))
+    with progress("cross-validation", len(folds)) as advance:
+        for row, (index, film) in enumerate(folds):
+            model = problem.models[index]
+            used = [k != film for k in range(len(model.films))]
+            fold = replace(problem, models=[model], used=[used])
+            parts = model.split(parameters.local[index])
+            parts[1 + film] = _initial_from_first_frame(model.films[film], model, problem.noise)
+            state = Parameters(parameters.shared, (np.concatenate(parts),))
+            for column, rho in enumerate(_RHOS):
+                fold = replace(fold, rho=rho)
+                state = minimise(fold, state, fixed=True, least_decrease=_FOLD_DECREASE).parameters
+                try:
+                    missed = fold.frames(0, film, state) - model.films[film].half_cycle.li_fraction
+                    errors[row, column] = np.mean(missed[1:] ** 2)
+                except ConvergenceError:
+                    errors[row, column] = 1.0
+            advance()
+    mean = errors.mean(axis=0)
+    difference = errors - errors[:, [int(mean.argmin())]]
+    spread = difference.std(axis=0, ddof=1) / np.sqrt(len(folds))
+    scores = [
+        RhoScore(rho, float(np.sqrt(m)), float(d), float(e))
+        for rho, m, d, e in zip(_RHOS, mean, difference.mean(axis=0), spread, strict=True)
+    ]
+    return max(score.rho for score in scores if score.excess <= score.excess_error), scores
+
+
+def _result(video: ReactionVideo, problem: Problem, found: Minimum, scores: list[RhoScore]) -> KineticsResult:
+    basis, parameters = problem.basis, found.parameters
+    log_k = [
+        model.log_k_modes @ model.split(local)[0] for model, local in zip(problem.models, parameters.local, strict=True)
+    ]
+    mean_log_k = float(np.concatenate(log_k).mean())
+    law = basis.law(parameters.shared)
+    shifted = law.log_j0.copy()
+    shifted[0] += mean_log_k
+    law = replace(law, log_j0=shifted)
+    particles, squares = {}, []
+    for index, (model, own) in enumerate(zip(problem.models, log_k, strict=True)):
+        frames = {}
+        for film, each in enumerate(model.films):
+            frames[each.half_cycle.name] = problem.frames(index, film, parameters)
+            squares.append((frames[each.half_cycle.name] - each.half_cycle.li_fraction).ravel() ** 2)
+        particles[model.particle.name] = ParticleKinetics(model.particle, own - mean_log_k, frames)
+    rmse = float(np.sqrt(np.concatenate(squares).mean()))
+    widening = NORMAL_99 * max(rmse / video.noise, 1.0)
+    c = COMPOSITION
+    mu = law.chemical_potential(c)
+    # ln j0 counts from the mean of ln k, which the Z of all particles move.
+    counts = [len(each) for each in log_k]
+    along_local = []
+    for model in problem.models:
+        along = np.zeros(sum(model.sizes))
+        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) / sum(counts)
+        along_local.append(along)
+    return KineticsResult(
+        law=law,
+        composition=c,
+        mu_kT=mu - mu.mean(),
+        mu_half_width=widening * _deviation(found, basis.mu_design(c), [np.zeros_like(a) for a in along_local]),
+        log_j0=np.log(law.exchange_current(c)),
+        log_j0_half_width=widening * _deviation(found, basis.log_j0_design(c), along_local),
+        rmse=rmse,
+        noise=video.noise,
+        rho=problem.rho,
+        cross_validation=scores,
+        reason=found.reason,
+        iterations=found.iterations,
+        particles=particles,
+        warnings=[*_warnings(rmse, video.noise, found, scores), *video.skipped],
+    )
+
+
+def _warnings(rmse: float, noise: float, found: Minimum, scores: list[RhoScore]) -> list[str]:
+    notes = []
+    if rmse > _SUSPICIOUS_MISFIT * noise:
+        notes.append(
+            f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
+            "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
+        )
+    if found.reason != CONVERGED:
+        notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
+    if not scores:
+        notes.append("no particle has two half-cycles: rho_2 could not be cross-validated and has its starting value")
+    elif found_at_end(scores):
+        notes.append("the chosen rho_2 lies at the end of the range tried")
+    return notes
+
+
+def found_at_end(scores: list[RhoScore]) -> bool:
+    """The smallest error lies at an end of the range."""
+    best = min(range(len(scores)), key=lambda i: scores[i].rmse)
+    return best in (0, len(scores) - 1)
+
+
+def _deviation(found: Minimum, along_shared: Float, along_local: Sequence[Float]) -> Float:
+    """Posterior standard deviation (n,) of along_shared @ shared + sum of along_local @ local."""
+    remaining, variance = along_shared.copy(), 0.0
+    for arrow, along in zip(found.arrows, along_local, strict=True):
+        solved = linalg.solve(arrow.gram_ll, along, assume_a="pos")
+        variance += float(along @ solved)
+        remaining -= arrow.gram_gl @ solved
+    return np.asarray(
+        np.sqrt(variance + np.einsum("ij,ji->i", remaining, linalg.solve(found.schur, remaining.T, assume_a="pos")))
+    )
+
+
+def _initial_fields(problem: Problem, log_k_from: Sequence[Float]) -> tuple[Float, ...]:
+    """Local parameters: Z from those given, z from the first frames."""
+    local = []
+    for model, given in zip(problem.models, log_k_from, strict=True):
+        initial = [_initial_from_first_frame(film, model, problem.noise) for film in model.films]
+        local.append(np.concatenate([given[: model.sizes[0]], *initial]))
+    return tuple(local)
+
+
 def starting_parameters(problem: Problem) -> Parameters:
     """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
-    local = []
-    for model in problem.models:
-        parts = [np.zeros(model.sizes[0])]
-        for film in model.films:
-            parts.append(_initial_from_first_frame(film, model, problem.noise))
-        local.append(np.concatenate(parts))
+    local = _initial_fields(problem, [np.zeros(model.sizes[0]) for model in problem.models])
     mean_rate = np.mean([np.abs(film.rate.rate_per_h).mean() for model in problem.models for film in model.films])
     best = None
     for factor in _START_CURRENTS:
         shared = np.zeros(problem.basis.size)
         shared[problem.basis.mu_modes.shape[1]] = np.log(factor * mean_rate)
-        parameters = Parameters(shared, tuple(local))
+        parameters = Parameters(shared, local)
         value = problem.objective(parameters)
         if best is None or value < best[0]:
             best = (value, parameters)

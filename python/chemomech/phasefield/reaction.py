@@ -127,7 +127,9 @@ def cell_mesh(mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement:
     row, column = cells.T
     index = np.full((fine.shape[0] + 2, fine.shape[1] + 2), -1, dtype=np.int32)
     index[row + 1, column + 1] = np.arange(len(cells), dtype=np.int32)
-    neighbours = np.column_stack([index[row + 1 + dy, column + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))])
+    neighbours = np.column_stack(
+        [index[row + 1 + dy, column + 1 + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
+    )
     return CellMesh(
         mask=mask,
         refinement=refinement,
