@@ -24,6 +24,7 @@ import numpy as np
 from numpy.polynomial import legendre
 from scipy import linalg, stats
 from scipy.special import expit, logit
+from threadpoolctl import threadpool_limits
 
 from chemomech._core import Trajectory, build_info
 from chemomech.arrays import Float, Int
@@ -127,7 +128,7 @@ class ParticleModel:
     def columns(self, film: int) -> Int:
         """Places of Z and of the z of one film among the parameters of the particle."""
         begin = sum(self.sizes[: 1 + film])
-        return np.r_[0 : self.sizes[0], begin : begin + self.sizes[1 + film]]
+        return np.concatenate([np.arange(self.sizes[0]), begin + np.arange(self.sizes[1 + film])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ class LawBasis:
     @property
     def size(self) -> int:
         """Number of global parameters."""
-        return self.mu_modes.shape[1] + self.n_log_j0
+        return int(self.mu_modes.shape[1]) + self.n_log_j0
 
     def law(self, shared: Float) -> ReactionLaw:
         """The laws of global parameters (size,)."""
@@ -191,29 +192,24 @@ class Arrow:
     gradient_l: Float
 
 
-def law_basis(
-    binodal: float | None, alpha: float, mu_order: int = MU_ORDER, log_j0_order: int = LOG_J0_ORDER
-) -> LawBasis:
+def law_basis(binodal: float | None, alpha: float) -> LawBasis:
     """Legendre series of mu_h and ln j0.
 
     With a binodal d, mu_h(d) = mu_h(1 - d) = mean of mu_h between them (common tangent): two linear conditions, met by
     the regular solution to start from.
     """
-    free = np.eye(mu_order + 1)[:, 1:]  # L_0 only shifts the potential
-    start = np.zeros(mu_order + 1)
+    n = MU_ORDER + 1
+    free = np.eye(n)[:, 1:]  # L_0 only shifts the potential
+    start = np.zeros(n)
     if binodal is None:
         start[1] = -_START_OMEGA
-        return LawBasis(start, free, log_j0_order + 1, alpha)
+        return LawBasis(start, free, LOG_J0_ORDER + 1, alpha)
     start[1] = -np.log(1 / binodal - 1) / (1 - 2 * binodal)
-    ends = legendre.legvander(np.array([2 * binodal - 1, 1 - 2 * binodal]), mu_order)
-    area = np.array(
-        [
-            np.diff(legendre.legval([2 * binodal - 1, 1 - 2 * binodal], legendre.legint(row)))[0]
-            for row in np.eye(mu_order + 1)
-        ]
-    ) / (2 - 4 * binodal)
+    span = np.array([2 * binodal - 1, 1 - 2 * binodal])
+    ends = legendre.legvander(span, MU_ORDER)
+    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(n)]
     conditions = np.array([ends[0] - ends[1], area - ends[0]])[:, 1:]
-    return LawBasis(start, free @ linalg.null_space(conditions), log_j0_order + 1, alpha)
+    return LawBasis(start, free @ linalg.null_space(conditions), LOG_J0_ORDER + 1, alpha)
 
 
 def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate]:
@@ -355,7 +351,7 @@ class Problem:
         films = self._films()
         with ThreadPoolExecutor(build_info()["threads"]) as pool:
             for (index, film), (misfit, gram, slope) in zip(
-                films, pool.map(lambda film: self._normal_equations(*film, parameters), films), strict=True
+                films, pool.map(lambda at: self._normal_equations(at[0], at[1], parameters), films), strict=True
             ):
                 own, arrow = self.models[index].columns(film), arrows[index]
                 arrow.gram_gg[...] += gram[:n, :n]
@@ -385,7 +381,7 @@ class Problem:
         misfit = (trajectory.frames() - half.half_cycle.li_fraction).ravel() / self.noise
         c0 = trajectory.states[0]
         along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
-        raw = trajectory.sensitivities(model.log_k_modes, along_c0).reshape(misfit.size, -1)
+        raw = trajectory.sensitivities(model.log_k_modes, along_c0, threads=False).reshape(misfit.size, -1)
         jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
         return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
 
@@ -589,6 +585,12 @@ def learn_kinetics(video: ReactionVideo) -> KineticsResult:
     >>> result.law.exchange_current(np.array([0.5]))
     array([12.7])
     """
+    # Films are shared out among threads; those of the linear algebra would be in their way.
+    with threadpool_limits(1, user_api="blas"):
+        return _learn(video)
+
+
+def _learn(video: ReactionVideo) -> KineticsResult:
     basis = law_basis(video.binodal, video.alpha)
 
     def problem(models: Sequence[ParticleModel], rho: float) -> Problem:

@@ -55,7 +55,7 @@ def field_modes(position_px: Float, length_px: float, keep: float) -> FieldModes
 
 
 def covariance_spectra(position_px: Float) -> Spectra:
-    """Eigenvalues and eigenvectors of the covariances that `most_likely_field` tries, by correlation length (pixels)."""
+    """Eigenvalues and eigenvectors of the covariances that `most_likely_field` tries."""
     return {length: np.linalg.eigh(_covariance(position_px, position_px, length)) for length in _LENGTHS_PX}
 
 

@@ -135,7 +135,7 @@ def half_cycle(
     if back.size:
         i = int(back[0])
         raise InputError(
-            f"{where}/time_s must increase, but frame {i + 1} at {time_s[i + 1]:g} s follows frame {i} at {time_s[i]:g} s"
+            f"{where}/time_s must increase, but frame {i + 1} at {time_s[i + 1]:g} s follows one at {time_s[i]:g} s"
         )
     low, high = _PLAUSIBLE
     for i, frame in enumerate(li_fraction):

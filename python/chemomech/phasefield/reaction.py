@@ -7,7 +7,8 @@
 closed form, otherwise by one scalar Newton iteration. No flux of c crosses the edge of the particle.
 
 Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
-over pixels as the detector does. Second-order finite volumes; time stepping and derivatives: cpp/kinetics/trajectory.hpp.
+over pixels as the detector does. Second-order finite volumes; time stepping and derivatives are those of
+cpp/kinetics/trajectory.hpp.
 """
 
 from dataclasses import dataclass
