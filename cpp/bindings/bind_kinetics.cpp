@@ -6,21 +6,28 @@ namespace {
 
 using kinetics::Trajectory;
 
-Trajectory integrate_reaction(const py::array& pixel, const py::array& neighbours, index n_pixels, double gradient,
-                              const py::array& mu, const py::array& log_j0, const py::array& log_k, double alpha,
+Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr,
+                              const py::array& indices, const py::array& values, const py::array& mu, const py::array& log_j0, const py::array& log_k, double alpha,
                               const py::array& rate_time, const py::array& rate, const py::array& initial,
                               const py::array& frame_time, double tolerance, index most_steps, bool derivatives) {
   kinetics::Particle particle;
   particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
   const index n = particle.pixel.shape[0];
-  particle.neighbours = view<const std::int32_t>(neighbours, "neighbours", std::array{n, index{4}});
+  particle.indptr = view<const std::int32_t>(indptr, "indptr", std::array{n + 1});
+  particle.indices = view<const std::int32_t>(indices, "indices", std::array{any});
+  const index n_entries = particle.indices.shape[0];
+  particle.values = view<const double>(values, "values", std::array{n_entries});
   particle.n_pixels = n_pixels;
-  particle.gradient = gradient;
   require_range(particle.pixel, n_pixels, "pixel");
-  for (index i = 0; i < 4 * n; ++i) {
-    const std::int32_t other = particle.neighbours.data[i];
-    if (other < -1 || other >= n) throw py::value_error("neighbours must be -1 or in [0, n_cells)");
-    if (other >= 0) particle.bandwidth = std::max(particle.bandwidth, std::abs(other - i / 4));
+  require_range(particle.indices, n, "indices");
+  if (particle.indptr.data[0] != 0 || particle.indptr.data[n] != n_entries ||
+      !std::is_sorted(particle.indptr.data, particle.indptr.data + n + 1)) {
+    throw py::value_error("indptr must rise from 0 to the number of indices");
+  }
+  for (index i = 0; i < n; ++i) {
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      particle.bandwidth = std::max<index>(particle.bandwidth, std::abs(particle.indices.data[e] - i));
+    }
   }
   const kinetics::Laws laws{view<const double>(mu, "mu", std::array{any}),
                             view<const double>(log_j0, "log_j0", std::array{any}),
@@ -81,8 +88,8 @@ py::tuple adjoint(const Trajectory& trajectory, const py::array& weights) {
 
 void bind_kinetics(py::module_& m) {
   using py::arg;
-  m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("neighbours").noconvert(),
-        arg("n_pixels"), arg("gradient"), arg("mu").noconvert(), arg("log_j0").noconvert(), arg("log_k").noconvert(),
+  m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"),
+        arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(), arg("log_k").noconvert(),
         arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(), arg("initial").noconvert(),
         arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"), arg("derivatives"));
   const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {

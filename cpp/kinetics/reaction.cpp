@@ -68,12 +68,11 @@ bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, cons
   for (index i = 0; i < n; ++i) {
     if (!(c[i] > 0 && c[i] < 1)) return false;
     double gradient = 0;
-    const std::int32_t* others = particle.neighbours.at(i);
-    for (int k = 0; k < 4; ++k) {
-      if (others[k] >= 0) gradient += c[i] - c[others[k]];
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      gradient += particle.values.data[e] * c[particle.indices.data[e]];
     }
     const Series mu = sum_series(laws.mu, c[i]), log_j0 = sum_series(laws.log_j0, c[i]);
-    const double total_mu = std::log(c[i] / (1 - c[i])) + mu.value + particle.gradient * gradient;
+    const double total_mu = std::log(c[i] / (1 - c[i])) + mu.value + gradient;
     const double prefactor = std::exp(log_j0.value + laws.log_k.data[particle.pixel.data[i]]);
     double forward, backward;
     if (alpha == 0.5) {
@@ -104,11 +103,9 @@ void assemble(const Particle& particle, const Rates& rates, double step, BandMat
   for (index i = 0; i < n; ++i) {
     double* column = out.column(i);
     column[0] += (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
-    const std::int32_t* others = particle.neighbours.at(i);
-    for (int k = 0; k < 4; ++k) {
-      if (others[k] < 0) continue;
-      column[0] += particle.gradient;
-      if (others[k] > i) column[others[k] - i] -= particle.gradient;
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      const index other = particle.indices.data[e];
+      if (other >= i) column[other - i] += particle.values.data[e];
     }
   }
 }

@@ -1,9 +1,8 @@
 // Allen-Cahn reaction of one particle at a prescribed mean rate (Zhao 2023, eq. 1 and 2), and what its derivatives are
-// made of. Frame: square cells of a refined pixel image, no flux through the edge of the particle unless compositions
-// beyond it are given. Time h, chemical potential kT, rates 1/h.
+// made of. Time h, chemical potential kT, rates 1/h.
 //
 //   dc/dt = rate = w [exp(-alpha e) - exp((1 - alpha) e)],  e = mu + potential,  w = k j0(c)
-//   mu = ln(c / (1 - c)) + sum_n mu_n L_n(2c - 1) + gradient * (sum over neighbours of c - c_neighbour)
+//   mu = ln(c / (1 - c)) + sum_n mu_n L_n(2c - 1) + G c,  G symmetric, -kappa laplacian / (c_s kT)
 //   ln j0 = sum_n j_n L_n(2c - 1)
 //
 // The potential gives the cells the mean rate asked for. With p = -d rate / d e > 0, s = d ln j0 / dc and K the
@@ -21,9 +20,10 @@ namespace chemomech::kinetics {
 
 struct Particle {
   View<const std::int32_t, 1> pixel;       // (n_cells,), pixel of each cell
-  View<const std::int32_t, 2> neighbours;  // (n_cells, 4), -1 where there is none
+  // G in CSR form: (n_cells + 1,), (n_entries,), (n_entries,)
+  View<const std::int32_t, 1> indptr, indices;
+  View<const double, 1> values;
   index n_pixels = 0, bandwidth = 0;
-  double gradient = 0;  // kappa / (c_s kT h^2) of cells of size h
 
   index n_cells() const { return pixel.shape[0]; }
 };
@@ -44,7 +44,7 @@ struct MeanRate {
 
 // What of a state the implicit step needs, cell by cell.
 struct Rates {
-  std::vector<double> rate, p, s, curvature;  // curvature: the diagonal of K without the gradient term
+  std::vector<double> rate, p, s, curvature;  // curvature: the diagonal of K without that of G
   double potential = 0;
 
   explicit Rates(index n) : rate(n), p(n), s(n), curvature(n) {}
@@ -53,7 +53,7 @@ struct Rates {
 // False when a composition is not inside (0, 1) or the rates overflow.
 bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, const double* c, Rates& out);
 
-// The symmetric matrix diag((1 - step rate s) / (step p) + curvature) + gradient (Laplacian): the implicit step
+// The symmetric matrix diag((1 - step rate s) / (step p) + curvature) + G: the implicit step
 // (1 - step d rate/dc) x = b at fixed potential is this matrix times x = b / (step p).
 void assemble(const Particle& particle, const Rates& rates, double step, BandMatrix& out);
 

@@ -272,9 +272,10 @@ class Trajectory:
 
 def integrate_reaction(
     pixel: NDArray[np.int32],
-    neighbours: NDArray[np.int32],
     n_pixels: int,
-    gradient: float,
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
     mu: NDArray[np.float64],
     log_j0: NDArray[np.float64],
     log_k: NDArray[np.float64],
@@ -291,8 +292,8 @@ def integrate_reaction(
 
     Parameters
     ----------
-    pixel : (n_cells,), neighbours : (n_cells, 4) with -1 for none.
-    gradient : kappa / (c_s kT h^2) for cells of edge h.
+    pixel : (n_cells,), the pixel of each cell.
+    indptr, indices, values : symmetric CSR matrix of -kappa laplacian / (c_s kT); its bandwidth sets the cost.
     mu, log_j0 : Legendre coefficients; log_k : (n_pixels,).
     rate_time, rate : knots of the mean rate, h and 1/h.
     """

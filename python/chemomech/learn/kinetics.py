@@ -48,12 +48,14 @@ _START_RANGE = (0.005, 0.995)
 #: Frames of the pieces that the search for a starting point fits one by one.
 _PIECE = 3
 _PIECE_KEEP = 0.9
+#: Standard deviation, of logit c in a cell, to which the initial field of a film follows that of its first piece.
+_JOIN_ERROR = 0.3
 #: Relative decrease that ends this search: it only has to lead into the valley.
 _PIECE_DECREASE = 5e-3
 #: RMS error of the composition that a time step may make: far below the noise of a pixel.
 _TOLERANCE = 1e-4
 #: Parameters that make the reaction harder to follow than this are no candidates.
-_MOST_STEPS = 1500
+_MOST_STEPS = 5000
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
@@ -601,12 +603,31 @@ def _learn(video: ReactionVideo) -> KineticsResult:
     pieces = problem(_build(video, pieces=True), _START_RHO)
     rough = minimise(pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films")
     whole = problem(models, _START_RHO)
-    start = Parameters(rough.parameters.shared, _initial_fields(whole, rough.parameters.local))
+    start = _joined(pieces, whole, rough.parameters)
     found = minimise(whole, start, least_decrease=_SEARCH_DECREASE, what="whole films")
     rho, scores = choose_rho(whole, found.parameters)
     whole = replace(whole, rho=rho)
     found = minimise(whole, found.parameters, what="chosen rho")
     return _result(video, whole, found, scores)
+
+
+def _joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameters:
+    """Parameters of whole films from those of their pieces: the initial field is that of the first piece."""
+    local = []
+    for cut, model, given in zip(pieces.models, whole.models, parameters.local, strict=True):
+        parts = cut.split(given)
+        joined = [parts[0]]
+        for film in model.films:
+            first = next(
+                i for i, piece in enumerate(cut.films) if piece.half_cycle.time_h[0] == film.half_cycle.time_h[0]
+                and piece.half_cycle.name == film.half_cycle.name
+            )
+            field = cut.films[first].initial_logit + cut.films[first].initial_modes @ parts[1 + first]
+            modes = film.initial_modes / _JOIN_ERROR
+            system = np.eye(modes.shape[1]) + modes.T @ modes
+            joined.append(linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos"))
+        local.append(np.concatenate(joined))
+    return Parameters(parameters.shared, tuple(local))
 
 
 def choose_rho(problem: Problem, parameters: Parameters) -> tuple[float, list[RhoScore]]:
