@@ -65,13 +65,13 @@ _START_OMEGA = 4.0
 _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
 #: An expected decrease of the objective below this, in units of which 1 is one standard error, ends the search.
-_LEAST_DECREASE = 0.02
+_LEAST_DECREASE = 0.1
 _FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
 #: rho_2 of the search, and those that cross-validation tries, from weak to strong.
 _START_RHO = 0.02
-_RHOS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+_RHOS = (0.005, 0.015, 0.045, 0.135)
 #: Relative decreases that end the search before cross-validation, and a fold of it.
-_SEARCH_DECREASE, _FOLD_DECREASE = 2e-4, 1e-3
+_SEARCH_DECREASE, _FOLD_DECREASE = 1e-3, 3e-3
 #: Ratio of misfit to noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
@@ -619,7 +619,9 @@ def _joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Paramete
         joined = [parts[0]]
         for film in model.films:
             first = next(
-                i for i, piece in enumerate(cut.films) if piece.half_cycle.time_h[0] == film.half_cycle.time_h[0]
+                i
+                for i, piece in enumerate(cut.films)
+                if piece.half_cycle.time_h[0] == film.half_cycle.time_h[0]
                 and piece.half_cycle.name == film.half_cycle.name
             )
             field = cut.films[first].initial_logit + cut.films[first].initial_modes @ parts[1 + first]
@@ -646,22 +648,10 @@ def choose_rho(problem: Problem, parameters: Parameters) -> tuple[float, list[Rh
     if not folds:
         return problem.rho, []
     errors = np.zeros((len(folds), len(_RHOS)))
-    with progress("cross-validation", len(folds)) as advance:
-        for row, (index, film) in enumerate(folds):
-            model = problem.models[index]
-            used = [k != film for k in range(len(model.films))]
-            fold = replace(problem, models=[model], used=[used])
-            parts = model.split(parameters.local[index])
-            parts[1 + film] = _initial_from_first_frame(model.films[film], model, problem.noise)
-            state = Parameters(parameters.shared, (np.concatenate(parts),))
-            for column, rho in enumerate(_RHOS):
-                fold = replace(fold, rho=rho)
-                state = minimise(fold, state, fixed=True, least_decrease=_FOLD_DECREASE).parameters
-                try:
-                    missed = fold.frames(0, film, state) - model.films[film].half_cycle.li_fraction
-                    errors[row, column] = np.mean(missed[1:] ** 2)
-                except ConvergenceError:
-                    errors[row, column] = 1.0
+    with progress("cross-validation", len(folds)) as advance, ThreadPoolExecutor(build_info()["threads"]) as pool:
+        held_out = pool.map(lambda fold: _held_out_errors(problem, parameters, *fold), folds)
+        for row, errors_of_fold in enumerate(held_out):
+            errors[row] = errors_of_fold
             advance()
     mean = errors.mean(axis=0)
     difference = errors - errors[:, [int(mean.argmin())]]
@@ -671,6 +661,25 @@ def choose_rho(problem: Problem, parameters: Parameters) -> tuple[float, list[Rh
         for rho, m, d, e in zip(_RHOS, mean, difference.mean(axis=0), spread, strict=True)
     ]
     return max(score.rho for score in scores if score.excess <= score.excess_error), scores
+
+
+def _held_out_errors(problem: Problem, parameters: Parameters, index: int, film: int) -> Float:
+    """Mean squared error of one film, first frame apart, for every rho_2 tried."""
+    model = problem.models[index]
+    used = [k != film for k in range(len(model.films))]
+    parts = model.split(parameters.local[index])
+    parts[1 + film] = _initial_from_first_frame(model.films[film], model, problem.noise)
+    state = Parameters(parameters.shared, (np.concatenate(parts),))
+    errors = np.ones(len(_RHOS))  # of a reaction that cannot be followed
+    for column, rho in enumerate(_RHOS):
+        fold = replace(problem, models=[model], used=[used], rho=rho)
+        try:
+            state = minimise(fold, state, fixed=True, least_decrease=_FOLD_DECREASE).parameters
+            missed = fold.frames(0, film, state) - model.films[film].half_cycle.li_fraction
+        except ConvergenceError:
+            continue
+        errors[column] = np.mean(missed[1:] ** 2)
+    return errors
 
 
 def _result(video: ReactionVideo, problem: Problem, found: Minimum, scores: list[RhoScore]) -> KineticsResult:
