@@ -6,10 +6,11 @@ namespace {
 
 using kinetics::Trajectory;
 
-Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr,
-                              const py::array& indices, const py::array& values, const py::array& mu, const py::array& log_j0, const py::array& log_k, double alpha,
-                              const py::array& rate_time, const py::array& rate, const py::array& initial,
-                              const py::array& frame_time, double tolerance, index most_steps, bool derivatives) {
+Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr, const py::array& indices,
+                              const py::array& values, const py::array& mu, const py::array& log_j0,
+                              const py::array& log_k, double alpha, const py::array& rate_time, const py::array& rate,
+                              const py::array& initial, const py::array& frame_time, double tolerance, index most_steps,
+                              bool derivatives) {
   kinetics::Particle particle;
   particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
   const index n = particle.pixel.shape[0];
@@ -88,10 +89,11 @@ py::tuple adjoint(const Trajectory& trajectory, const py::array& weights) {
 
 void bind_kinetics(py::module_& m) {
   using py::arg;
-  m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"),
-        arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(), arg("log_k").noconvert(),
-        arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(), arg("initial").noconvert(),
-        arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"), arg("derivatives"));
+  m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"), arg("indptr").noconvert(),
+        arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(),
+        arg("log_k").noconvert(), arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(),
+        arg("initial").noconvert(), arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"),
+        arg("derivatives"));
   const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {
     return borrow(values.data(), shape, owner);
   };

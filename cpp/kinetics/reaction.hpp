@@ -19,7 +19,7 @@
 namespace chemomech::kinetics {
 
 struct Particle {
-  View<const std::int32_t, 1> pixel;       // (n_cells,), pixel of each cell
+  View<const std::int32_t, 1> pixel;  // (n_cells,), pixel of each cell
   // G in CSR form: (n_cells + 1,), (n_entries,), (n_entries,)
   View<const std::int32_t, 1> indptr, indices;
   View<const double, 1> values;

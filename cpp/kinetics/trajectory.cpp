@@ -10,13 +10,13 @@ namespace chemomech::kinetics {
 namespace {
 
 constexpr int newton_limit = 8;
-constexpr double newton_share = 0.01;        // of the tolerance on the local error
-constexpr double newton_floor = 1e-14;       // of c, what rounding lets a correction reach
-constexpr double stale_lead = 0.3;           // relative change of the leading coefficient that asks for a new factor
-constexpr double slow_convergence = 0.3;     // so does a contraction slower than this
+constexpr double newton_share = 0.01;     // of the tolerance on the local error
+constexpr double newton_floor = 1e-14;    // of c, what rounding lets a correction reach
+constexpr double stale_lead = 0.3;        // relative change of the leading coefficient that asks for a new factor
+constexpr double slow_convergence = 0.3;  // so does a contraction slower than this
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
-constexpr double shortest_step = 1e-9;       // of the duration
+constexpr double shortest_step = 1e-9;  // of the duration
 
 double norm(const std::vector<double>& values) {
   double sum = 0;
@@ -302,8 +302,8 @@ constexpr int width = lanes_a_chunk;
 // One chunk of columns [first, first + width) through the whole half-cycle.
 class SensitivityChunk {
  public:
-  SensitivityChunk(const Trajectory& trajectory, View<const double, 2> log_k_basis,
-                   View<const double, 2> initial_basis, index first, View<double, 3> out)
+  SensitivityChunk(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
+                   index first, View<double, 3> out)
       : trajectory_(trajectory), out_(out), n_(trajectory.n_cells), first_(first) {
     n_columns_ = std::min<index>(width, out.shape[2] - first);
     for (auto& state : ring_) state = Buffer<double>(n_ * width);
@@ -372,8 +372,7 @@ class SensitivityChunk {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       for (const index l : law_columns_) {
         const index column = first_ + l;
-        next[i * width + l] +=
-            column < n_mu ? -polynomial[column] : step.rate_over_p[i] * polynomial[column - n_mu];
+        next[i * width + l] += column < n_mu ? -polynomial[column] : step.rate_over_p[i] * polynomial[column - n_mu];
       }
     }
   }
@@ -448,8 +447,8 @@ void frames_of(const Trajectory& trajectory, View<double, 2> out) {
   }
 }
 
-void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis,
-                   View<const double, 2> initial_basis, bool threads, View<double, 3> out) {
+void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
+                   bool threads, View<double, 3> out) {
   const auto run = [&](index chunk) {
     SensitivityChunk(trajectory, log_k_basis, initial_basis, chunk * width, out).run();
   };

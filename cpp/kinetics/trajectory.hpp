@@ -26,7 +26,7 @@ struct Step {
   int order = 1;
   double lead = 0;  // h
   std::array<double, highest_order> weight{};
-  BandMatrix factor;            // of the matrix of `assemble`; empty when derivatives were not asked for
+  BandMatrix factor;  // of the matrix of `assemble`; empty when derivatives were not asked for
   std::vector<double> shift, history, rate_over_p;  // (n_cells,)
   double shift_sum = 0;
 };
@@ -44,7 +44,7 @@ struct Trajectory {
 
   index n_cells = 0, n_pixels = 0, n_mu = 0, n_log_j0 = 0;
   std::vector<std::int32_t> pixel;
-  std::vector<double> pixel_share;  // (n_cells,), 1 / cells of the pixel
+  std::vector<double> pixel_share;              // (n_cells,), 1 / cells of the pixel
   std::vector<double> time, states, potential;  // (n_steps + 1,), (n_steps + 1, n_cells), (n_steps + 1,)
   std::vector<Step> steps;
   std::vector<Frame> frames;
@@ -62,10 +62,11 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate&
 // out (n_frames, n_pixels): mean composition of the cells of each pixel.
 void frames_of(const Trajectory& trajectory, View<double, 2> out);
 
-// out (n_frames, n_pixels, n_mu + n_log_j0 + a + b): derivatives of the frames with respect to the coefficients of mu and
-// ln j0, then along log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With `threads` they share the columns.
-void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis,
-                   View<const double, 2> initial_basis, bool threads, View<double, 3> out);
+// out (n_frames, n_pixels, n_mu + n_log_j0 + a + b): derivatives of the frames with respect to the coefficients of mu
+// and ln j0, then along log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With `threads` they share the
+// columns.
+void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
+                   bool threads, View<double, 3> out);
 
 // The transposed of all of these: gradients of sum over frames of weights (n_frames, n_pixels) times composition.
 struct Gradient {

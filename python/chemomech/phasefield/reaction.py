@@ -7,10 +7,10 @@
 closed form, otherwise by one scalar Newton iteration. No flux of c crosses the edge of the particle.
 
 Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
-over pixels as the detector does. The Laplacian is of fourth order: along each row and column -d2/dx2 = (L + L^2 / 12) / h^2
-with L the second differences of the cells inside, reflected at the edge. A sharp front that moves over cells of the size
-of its width is held back by them, and far less so at fourth order: cells may be twice as large as at second. Time
-stepping and derivatives are those of cpp/kinetics/trajectory.hpp.
+over pixels as the detector does. The Laplacian is of fourth order: along each row and column it is -(L + L^2 / 12) / h^2
+with L the negative second differences of the cells inside, reflected at the edge. Cells of the size of a sharp moving
+front hold it back, far less so at fourth order than at second, where they had to be half as large. Time stepping and
+derivatives are those of cpp/kinetics/trajectory.hpp.
 """
 
 from dataclasses import dataclass
