@@ -51,7 +51,7 @@ _PIECE_KEEP = 0.9
 #: Standard deviation, of logit c in a cell, to which the initial field of a film follows that of its first piece.
 _JOIN_ERROR = 0.3
 #: Relative decrease that ends this search: it only has to lead into the valley.
-_PIECE_DECREASE = 5e-3
+_PIECE_DECREASE = 2e-2
 #: RMS error of the composition that a time step may make: far below the noise of a pixel.
 _TOLERANCE = 1e-4
 #: Parameters that make the reaction harder to follow than this are no candidates.
@@ -64,14 +64,14 @@ _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
 _START_OMEGA = 4.0
 _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
-#: An expected decrease of the objective below this, in units of which 1 is one standard error, ends the search.
-_LEAST_DECREASE = 0.1
+#: An expected decrease of half the objective below this ends the search: 1/2 is one parameter at one standard error.
+_LEAST_DECREASE = 1.0
 _FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
 #: rho_2 of the search, and those that cross-validation tries, from weak to strong.
 _START_RHO = 0.02
-_RHOS = (0.005, 0.015, 0.045, 0.135)
+_RHOS = (0.005, 0.02, 0.08)
 #: Relative decreases that end the search before cross-validation, and a fold of it.
-_SEARCH_DECREASE, _FOLD_DECREASE = 1e-3, 3e-3
+_SEARCH_DECREASE, _FOLD_DECREASE = 1e-3, 1e-2
 #: Ratio of misfit to noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.

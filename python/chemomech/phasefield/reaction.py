@@ -7,7 +7,7 @@
 closed form, otherwise by one scalar Newton iteration. No flux of c crosses the edge of the particle.
 
 Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
-over pixels as the detector does. The Laplacian is of fourth order: along each row and column it is -(L + L^2 / 12) / h^2
+over pixels as the detector does. The Laplacian is of fourth order: along rows and columns it is -(L + L^2 / 12) / h^2
 with L the negative second differences of the cells inside, reflected at the edge. Cells of the size of a sharp moving
 front hold it back, far less so at fourth order than at second, where they had to be half as large. Time stepping and
 derivatives are those of cpp/kinetics/trajectory.hpp.
