@@ -1,6 +1,6 @@
 """The reaction of one particle through half a cycle: beside SciPy's BDF, and the price of a hundred sensitivities.
 
-The particle is an ellipse of 276 pixels of 50 nm (99 with --quick) with its interface, an exchange current that is larger on the
+The particle is an ellipse of 276 pixels of 50 nm (98 with --quick), an exchange current that is larger on the
 lithium-poor side and a rough k; it goes from 10 to 90 % lithium and separates into phases. The peers get the same right
 side, in NumPy, and the exact dense Jacobian (differences would cost SciPy a right side for every cell). Errors
 are against our own solution at 1e-10, which SciPy's approaches as its tolerance falls (1e-5 RMS at 1e-7).
