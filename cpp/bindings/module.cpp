@@ -8,6 +8,7 @@ namespace chemomech {
 void bind_dislocation(pybind11::module_& m);
 void bind_fem(pybind11::module_& m);
 void bind_voxel(pybind11::module_& m);
+void bind_kinetics(pybind11::module_& m);
 
 namespace {
 
@@ -35,4 +36,5 @@ PYBIND11_MODULE(CHEMOMECH_MODULE, m) {
   chemomech::bind_dislocation(m);
   chemomech::bind_fem(m);
   chemomech::bind_voxel(m);
+  chemomech::bind_kinetics(m);
 }

@@ -348,3 +348,72 @@ def voxel_add_interpolation(coarse: NDArray[np.float32], doubled: Sequence[bool]
 
 def voxel_restrict(fine: NDArray[np.float32], doubled: Sequence[bool], coarse: NDArray[np.float32]) -> None:
     """coarse = transpose of the interpolation, applied to `fine`."""
+
+class Trajectory:
+    """A reaction as `integrate_reaction` computed it."""
+
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def n_evaluations(self) -> int: ...
+    @property
+    def n_factorisations(self) -> int: ...
+    @property
+    def n_rejected(self) -> int: ...
+    @property
+    def orders(self) -> NDArray[np.int32]:
+        """(n_steps,), of the backward differentiation formula."""
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """(n_steps + 1,), h."""
+    @property
+    def potential(self) -> NDArray[np.float64]:
+        """(n_steps + 1,), kT."""
+    @property
+    def states(self) -> NDArray[np.float64]:
+        """(n_steps + 1, n_cells)."""
+    def frames(self) -> NDArray[np.float64]:
+        """(n_frames, n_pixels), pixel means; fewer frames than asked for where the steps became too small."""
+    def sensitivities(
+        self, log_k_basis: NDArray[np.float64], initial_basis: NDArray[np.float64], threads: bool = True
+    ) -> NDArray[np.float64]:
+        """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
+
+        With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
+        and initial_basis (n_cells, b). With `threads` they share the columns.
+        """
+    def adjoint(
+        self, weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Gradients of sum(weights * frames), weights (n_frames, n_pixels).
+
+        With respect to mu (N,), ln j0 (M,), ln k (n_pixels,) and the initial composition (n_cells,).
+        """
+
+def integrate_reaction(
+    pixel: NDArray[np.int32],
+    n_pixels: int,
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
+    mu: NDArray[np.float64],
+    log_j0: NDArray[np.float64],
+    log_k: NDArray[np.float64],
+    alpha: float,
+    rate_time: NDArray[np.float64],
+    rate: NDArray[np.float64],
+    initial: NDArray[np.float64],
+    frame_time: NDArray[np.float64],
+    tolerance: float,
+    most_steps: int,
+    derivatives: bool,
+) -> Trajectory:
+    """Reaction of one particle by variable-step, variable-order BDF; see `chemomech.phasefield.reaction.react`.
+
+    Parameters
+    ----------
+    pixel : (n_cells,), the pixel of each cell.
+    indptr, indices, values : symmetric CSR matrix of -kappa laplacian / (c_s kT); its bandwidth sets the cost.
+    mu, log_j0 : Legendre coefficients; log_k : (n_pixels,).
+    rate_time, rate : knots of the mean rate, h and 1/h.
+    """

@@ -12,6 +12,7 @@ from chemomech.cli.compose import compose
 from chemomech.cli.contrast import contrast
 from chemomech.cli.demo import demo
 from chemomech.cli.doctor import doctor
+from chemomech.cli.kinetics import kinetics
 from chemomech.cli.learn import learn
 from chemomech.cli.line_profile import line_profile
 from chemomech.errors import ConvergenceError, InputError
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn the chemo-mechanics of phase-transforming solids from microscopy.",
 )
-for command in (demo, compose, learn, contrast, line_profile, doctor):
+for command in (demo, compose, learn, kinetics, contrast, line_profile, doctor):
     app.command()(command)
 
 

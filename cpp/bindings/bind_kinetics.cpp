@@ -1,0 +1,132 @@
+#include "bindings/arrays.hpp"
+#include "kinetics/trajectory.hpp"
+
+namespace chemomech {
+namespace {
+
+using kinetics::Trajectory;
+
+Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr, const py::array& indices,
+                              const py::array& values, const py::array& mu, const py::array& log_j0,
+                              const py::array& log_k, double alpha, const py::array& rate_time, const py::array& rate,
+                              const py::array& initial, const py::array& frame_time, double tolerance, index most_steps,
+                              bool derivatives) {
+  kinetics::Particle particle;
+  particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
+  const index n = particle.pixel.shape[0];
+  particle.indptr = view<const std::int32_t>(indptr, "indptr", std::array{n + 1});
+  particle.indices = view<const std::int32_t>(indices, "indices", std::array{any});
+  const index n_entries = particle.indices.shape[0];
+  particle.values = view<const double>(values, "values", std::array{n_entries});
+  particle.n_pixels = n_pixels;
+  require_range(particle.pixel, n_pixels, "pixel");
+  require_range(particle.indices, n, "indices");
+  if (particle.indptr.data[0] != 0 || particle.indptr.data[n] != n_entries ||
+      !std::is_sorted(particle.indptr.data, particle.indptr.data + n + 1)) {
+    throw py::value_error("indptr must rise from 0 to the number of indices");
+  }
+  for (index i = 0; i < n; ++i) {
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      particle.bandwidth = std::max<index>(particle.bandwidth, std::abs(particle.indices.data[e] - i));
+    }
+  }
+  const kinetics::Laws laws{view<const double>(mu, "mu", std::array{any}),
+                            view<const double>(log_j0, "log_j0", std::array{any}),
+                            view<const double>(log_k, "log_k", std::array{n_pixels}), alpha};
+  const auto knots = view<const double>(rate_time, "rate_time", std::array{any});
+  const kinetics::MeanRate mean_rate{knots, view<const double>(rate, "rate", std::array{knots.shape[0]})};
+  const auto start = view<const double>(initial, "initial", std::array{n});
+  const auto times = view<const double>(frame_time, "frame_time", std::array{any});
+  if (n == 0 || knots.shape[0] == 0 || times.shape[0] == 0) throw py::value_error("nothing to integrate");
+  py::gil_scoped_release nogil;
+  return kinetics::integrate(particle, laws, mean_rate, start.data, times, tolerance, most_steps, derivatives);
+}
+
+py::array frames_of(const Trajectory& trajectory) {
+  const index n_frames = static_cast<index>(trajectory.frames.size());
+  auto out = new_array<double>(n_frames, trajectory.n_pixels);
+  kinetics::frames_of(trajectory, view<double>(out, "out", std::array{n_frames, trajectory.n_pixels}));
+  return out;
+}
+
+void require_derivatives(const Trajectory& trajectory) {
+  if (!trajectory.derivatives) throw py::value_error("the trajectory was integrated without derivatives");
+}
+
+py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,
+                        bool threads) {
+  require_derivatives(trajectory);
+  const auto log_k = view<const double>(log_k_basis, "log_k_basis", std::array{trajectory.n_pixels, any});
+  const auto initial = view<const double>(initial_basis, "initial_basis", std::array{trajectory.n_cells, any});
+  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + log_k.shape[1] + initial.shape[1];
+  const index n_frames = static_cast<index>(trajectory.frames.size());
+  auto out = new_array<double>(n_frames, trajectory.n_pixels, n_columns);
+  const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
+  {
+    py::gil_scoped_release nogil;
+    kinetics::sensitivities(trajectory, log_k, initial, threads, out_view);
+  }
+  return out;
+}
+
+py::tuple adjoint(const Trajectory& trajectory, const py::array& weights) {
+  require_derivatives(trajectory);
+  const index n_frames = static_cast<index>(trajectory.frames.size());
+  const auto given = view<const double>(weights, "weights", std::array{n_frames, trajectory.n_pixels});
+  auto mu = new_array<double>(trajectory.n_mu), log_j0 = new_array<double>(trajectory.n_log_j0);
+  auto log_k = new_array<double>(trajectory.n_pixels), initial = new_array<double>(trajectory.n_cells);
+  const auto whole = [](py::array& array, const char* name) { return view<double>(array, name, std::array{any}); };
+  const kinetics::Gradient out{whole(mu, "mu"), whole(log_j0, "log_j0"), whole(log_k, "log_k"),
+                               whole(initial, "initial")};
+  {
+    py::gil_scoped_release nogil;
+    kinetics::adjoint(trajectory, given, out);
+  }
+  return py::make_tuple(mu, log_j0, log_k, initial);
+}
+
+}  // namespace
+
+void bind_kinetics(py::module_& m) {
+  using py::arg;
+  m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"), arg("indptr").noconvert(),
+        arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(),
+        arg("log_k").noconvert(), arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(),
+        arg("initial").noconvert(), arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"),
+        arg("derivatives"));
+  const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {
+    return borrow(values.data(), shape, owner);
+  };
+  py::class_<Trajectory>(m, "Trajectory")
+      .def_property_readonly("n_steps", [](const Trajectory& t) { return t.steps.size(); })
+      .def_property_readonly("n_evaluations", [](const Trajectory& t) { return t.n_evaluations; })
+      .def_property_readonly("n_factorisations", [](const Trajectory& t) { return t.n_factorisations; })
+      .def_property_readonly("n_rejected", [](const Trajectory& t) { return t.n_rejected; })
+      .def_property_readonly("orders",
+                             [](const Trajectory& t) {
+                               auto orders = new_array<std::int32_t>(static_cast<index>(t.steps.size()));
+                               for (std::size_t i = 0; i < t.steps.size(); ++i) orders.mutable_at(i) = t.steps[i].order;
+                               return orders;
+                             })
+      .def_property_readonly("time",
+                             [=](py::object self) {
+                               const auto& t = self.cast<const Trajectory&>();
+                               return borrowed(t.time, {static_cast<index>(t.time.size())}, self);
+                             })
+      .def_property_readonly("potential",
+                             [=](py::object self) {
+                               const auto& t = self.cast<const Trajectory&>();
+                               return borrowed(t.potential, {static_cast<index>(t.potential.size())}, self);
+                             })
+      .def_property_readonly("states",
+                             [=](py::object self) {
+                               const auto& t = self.cast<const Trajectory&>();
+                               return borrowed(t.states, {static_cast<index>(t.time.size()), t.n_cells}, self);
+                             })
+      .def("frames", &frames_of)
+      .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(),
+           arg("threads") = true)
+      .def("adjoint", &adjoint, arg("weights").noconvert());
+}
+
+}  // namespace chemomech

@@ -1,0 +1,121 @@
+#include "kinetics/reaction.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace chemomech::kinetics {
+namespace {
+
+constexpr double newton_tolerance = 1e-14;
+constexpr double longest_newton_step = 2;  // kT: exponentials are linear over no more
+constexpr int newton_limit = 200;
+
+struct Series {
+  double value = 0, slope = 0;
+};
+
+// A Legendre series at 2c - 1 and its derivative with respect to c.
+Series sum_series(View<const double, 1> coefficients, double c) {
+  const double x = 2 * c - 1;
+  double before = 0, now = 1, slope_before = 0, slope_now = 0;
+  Series sum;
+  for (index n = 0; n < coefficients.shape[0]; ++n) {
+    sum.value += coefficients.data[n] * now;
+    sum.slope += coefficients.data[n] * slope_now;
+    const double up = static_cast<double>(2 * n + 1), down = static_cast<double>(n), over = 1.0 / (down + 1);
+    const double next = (up * x * now - down * before) * over;
+    const double slope_next = slope_before + 2 * up * now;
+    before = now, now = next;
+    slope_before = slope_now, slope_now = slope_next;
+  }
+  return sum;
+}
+
+// The potential at which A exp(-alpha phi) - B exp((1 - alpha) phi) = total.
+double potential_of(double a, double b, double total, double alpha) {
+  if (alpha == 0.5) {
+    // z = exp(-phi/2) is the positive root of A z^2 - total z - B = 0, without cancellation for either sign.
+    const double root = std::sqrt(total * total + 4 * a * b);
+    const double z = total >= 0 ? (total + root) / (2 * a) : 2 * b / (root - total);
+    return -2 * std::log(z);
+  }
+  double phi = std::log(a / b);  // where the total is zero
+  for (int i = 0; i < newton_limit; ++i) {
+    const double forward = a * std::exp(-alpha * phi), backward = b * std::exp((1 - alpha) * phi);
+    const double change = (forward - backward - total) / (alpha * forward + (1 - alpha) * backward);
+    phi += std::clamp(change, -longest_newton_step, longest_newton_step);
+    if (std::abs(change) < newton_tolerance * (1 + std::abs(phi))) break;
+  }
+  return phi;
+}
+
+}  // namespace
+
+double MeanRate::at(double t) const {
+  const double* end = time.data + time.shape[0];
+  const double* after = std::upper_bound(time.data, end, t);
+  if (after == time.data) return rate.data[0];
+  if (after == end) return rate.data[time.shape[0] - 1];
+  const index i = after - time.data;
+  const double share = (t - time.data[i - 1]) / (time.data[i] - time.data[i - 1]);
+  return rate.data[i - 1] + share * (rate.data[i] - rate.data[i - 1]);
+}
+
+bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, const double* c, Rates& out) {
+  const index n = particle.n_cells();
+  const double alpha = laws.alpha;
+  double forward_sum = 0, backward_sum = 0;
+  for (index i = 0; i < n; ++i) {
+    if (!(c[i] > 0 && c[i] < 1)) return false;
+    double gradient = 0;
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      gradient += particle.values.data[e] * c[particle.indices.data[e]];
+    }
+    const Series mu = sum_series(laws.mu, c[i]), log_j0 = sum_series(laws.log_j0, c[i]);
+    const double total_mu = std::log(c[i] / (1 - c[i])) + mu.value + gradient;
+    const double prefactor = std::exp(log_j0.value + laws.log_k.data[particle.pixel.data[i]]);
+    double forward, backward;
+    if (alpha == 0.5) {
+      const double half = std::exp(0.5 * total_mu);
+      forward = prefactor / half, backward = prefactor * half;
+    } else {
+      forward = prefactor * std::exp(-alpha * total_mu), backward = prefactor * std::exp((1 - alpha) * total_mu);
+    }
+    out.rate[i] = forward, out.p[i] = backward;
+    out.s[i] = log_j0.slope;
+    out.curvature[i] = 1 / (c[i] * (1 - c[i])) + mu.slope;
+    forward_sum += forward, backward_sum += backward;
+  }
+  if (!std::isfinite(forward_sum) || !std::isfinite(backward_sum)) return false;
+  out.potential = potential_of(forward_sum, backward_sum, mean_rate * static_cast<double>(n), alpha);
+  const double down = std::exp(-alpha * out.potential), up = std::exp((1 - alpha) * out.potential);
+  for (index i = 0; i < n; ++i) {
+    const double forward = out.rate[i] * down, backward = out.p[i] * up;
+    out.rate[i] = forward - backward;
+    out.p[i] = alpha * forward + (1 - alpha) * backward;
+  }
+  return std::isfinite(out.potential);
+}
+
+void assemble(const Particle& particle, const Rates& rates, double step, BandMatrix& out) {
+  const index n = particle.n_cells();
+  std::fill_n(out.lower.data(), out.lower.size(), 0.0);
+  for (index i = 0; i < n; ++i) {
+    double* column = out.column(i);
+    column[0] += (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
+    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+      const index other = particle.indices.data[e];
+      if (other >= i) column[other - i] += particle.values.data[e];
+    }
+  }
+}
+
+void legendre(double c, index count, double* value) {
+  const double x = 2 * c - 1;
+  for (index n = 0; n < count; ++n) {
+    const double m = static_cast<double>(n);
+    value[n] = n == 0 ? 1 : n == 1 ? x : ((2 * m - 1) * x * value[n - 1] - (m - 1) * value[n - 2]) / m;
+  }
+}
+
+}  // namespace chemomech::kinetics

@@ -1,0 +1,1 @@
+"""Phase-field models of particles."""

@@ -1,0 +1,214 @@
+"""Allen-Cahn reaction of a particle at a prescribed mean rate, pixel by pixel.
+
+    dc/dt = k(x, y) j0(c) [exp(-alpha e) - exp((1 - alpha) e)],   e = mu + potential,
+    mu = mu_h(c) - kappa laplacian(c) / (c_s kT)
+
+(Zhao et al. 2023, eq. 1 and 2; energies in kT). The potential gives the particle its mean rate: for alpha = 1/2 in
+closed form, otherwise by one scalar Newton iteration. No flux of c crosses the edge of the particle.
+
+Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
+over pixels as the detector does. The Laplacian is of fourth order: along rows and columns it is -(L + L^2 / 12) / h^2
+with L the negative second differences of the cells inside, reflected at the edge. Cells of the size of a sharp moving
+front hold it back, far less so at fourth order than at second, where they had to be half as large. Time stepping and
+derivatives are those of cpp/kinetics/trajectory.hpp.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.polynomial import legendre
+
+from chemomech import _core
+from chemomech.arrays import Bool, Float, Int32, require_shape
+from chemomech.errors import ConvergenceError, InputError
+
+#: Largest cell in units of sqrt(kappa / (c_s kT)), the scale of the interface. At this size half of it moves the
+#: frames of an unstable reaction by a few hundredths, less than the noise of a pixel.
+_CELLS_AN_INTERFACE = 1.25
+_LEAST_REFINEMENT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ReactionLaw:
+    """What a material does at a composition.
+
+    mu_h(c) = ln(c / (1 - c)) + sum_n mu[n] L_n(2c - 1) in kT, and ln j0(c) = sum_n log_j0[n] L_n(2c - 1), j0 in 1/h.
+
+    Attributes
+    ----------
+    mu, log_j0 : (N + 1,), (M + 1,) coefficients of L_0, L_1, ...
+    alpha : symmetry factor.
+
+    >>> ReactionLaw(np.array([0.0, -4.0]), np.zeros(1)).chemical_potential(np.array([0.5])).tolist()
+    [0.0]
+    """
+
+    mu: Float
+    log_j0: Float
+    alpha: float = 0.5
+
+    def chemical_potential(self, c: Float) -> Float:
+        """Homogeneous chemical potential mu_h, kT."""
+        return np.asarray(np.log(c / (1 - c)) + legendre.legval(2 * c - 1, self.mu))
+
+    def exchange_current(self, c: Float) -> Float:
+        """Exchange current j0, 1/h."""
+        return np.asarray(np.exp(legendre.legval(2 * c - 1, self.log_j0)))
+
+
+@dataclass(frozen=True, eq=False)
+class MeanRate:
+    """Mean rate of a particle, linear between knots.
+
+    Attributes
+    ----------
+    time_h : (n,), increasing.
+    rate_per_h : (n,).
+    """
+
+    time_h: Float
+    rate_per_h: Float
+
+    def change(self, start_h: float, time_h: Float) -> Float:
+        """Change of the mean composition from `start_h` to each time inside the knots."""
+        moments = np.union1d(np.append(time_h, start_h), self.time_h)
+        rate = np.interp(moments, self.time_h, self.rate_per_h)
+        total = np.concatenate([[0.0], np.cumsum(np.diff(moments) * (rate[1:] + rate[:-1]) / 2)])
+        return np.asarray(np.interp(time_h, moments, total) - np.interp(start_h, moments, total))
+
+
+@dataclass(frozen=True, eq=False)
+class CellMesh:
+    """A particle's pixels cut into `refinement`^2 square cells each.
+
+    Cells are numbered along the shorter side of the image, which keeps the band of the matrices narrow.
+
+    Attributes
+    ----------
+    mask : (ny, nx) bool.
+    cell_nm : edge of a cell.
+    pixel : (n_cells,) pixel of a cell, in the order of mask.
+    stiffness : (n_cells, n_cells) sparse, -h^2 laplacian without flux through the edge.
+    position_px : (n_cells, 2) row and column of the centre in pixels, the centre of a pixel at whole numbers.
+    """
+
+    mask: Bool
+    refinement: int
+    cell_nm: float
+    pixel: Int32
+    stiffness: sp.csr_array
+    position_px: Float
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.pixel)
+
+    @cached_property
+    def pixel_position_px(self) -> Float:
+        """(n_pixels, 2) row and column of the pixels."""
+        return np.argwhere(self.mask).astype(np.float64)
+
+
+def cell_mesh(mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement: int | None = None) -> CellMesh:
+    """Cut the pixels of a mask into cells; by default half a pixel or as small as the interface asks for.
+
+    Parameters
+    ----------
+    gradient_nm2 : kappa / (c_s kT).
+    refinement : cells along the edge of a pixel.
+    """
+    require_shape(mask, "mask", (None, None))
+    if refinement is None:
+        largest = _CELLS_AN_INTERFACE * np.sqrt(gradient_nm2)
+        refinement = max(_LEAST_REFINEMENT, int(np.ceil(pixel_size_nm / largest)))
+    fine = mask.repeat(refinement, 0).repeat(refinement, 1)
+    numbers = np.full(mask.shape, -1, dtype=np.int32)
+    numbers[mask] = np.arange(mask.sum(), dtype=np.int32)
+    cells = np.argwhere(fine) if mask.shape[0] > mask.shape[1] else np.argwhere(fine.T)[:, ::-1]
+    row, column = cells.T
+    index = np.full((fine.shape[0] + 2, fine.shape[1] + 2), -1, dtype=np.int32)
+    index[row + 1, column + 1] = np.arange(len(cells), dtype=np.int32)
+    stiffness = sp.csr_array((len(cells), len(cells)))
+    for dy, dx in ((1, 0), (0, 1)):
+        following = index[row + 1 + dy, column + 1 + dx]
+        first = np.flatnonzero(following >= 0)
+        second = following[first]
+        ones = np.ones(len(first))
+        both = (np.concatenate([first, second]), np.concatenate([second, first]))
+        coupled = sp.csr_array((np.concatenate([ones, ones]), both), shape=stiffness.shape)
+        differences = sp.diags_array(coupled.sum(axis=1)) - coupled
+        stiffness = stiffness + differences + differences @ differences / 12
+    return CellMesh(
+        mask=mask,
+        refinement=refinement,
+        cell_nm=pixel_size_nm / refinement,
+        pixel=numbers[row // refinement, column // refinement],
+        stiffness=stiffness,
+        position_px=(cells + 0.5) / refinement - 0.5,
+    )
+
+
+def react(
+    mesh: CellMesh,
+    law: ReactionLaw,
+    log_k: Float,
+    initial: Float,
+    time_h: Float,
+    mean_rate: MeanRate,
+    *,
+    gradient_nm2: float,
+    tolerance: float = 1e-5,
+    most_steps: int = 100_000,
+    derivatives: bool = False,
+) -> _core.Trajectory:
+    """Composition of a particle from `time_h[0]` on; `frames()` of the result are the pixel means at `time_h`.
+
+    Parameters
+    ----------
+    log_k : (n_pixels,) ln of the local rate constant.
+    initial : (n_cells,) composition at the first time, inside (0, 1).
+    time_h : (n_t,) increasing.
+    gradient_nm2 : kappa / (c_s kT).
+    tolerance : RMS error of the composition that a time step may make.
+    most_steps : time steps tried before giving up.
+    derivatives : keep the factored matrices, which `sensitivities` and `adjoint` of the result need.
+
+    Raises
+    ------
+    InputError : shapes that do not fit, or an initial composition outside (0, 1).
+    ConvergenceError : the time step became too small, or there were too many.
+    """
+    require_shape(log_k, "log_k", (int(mesh.mask.sum()),))
+    require_shape(initial, "initial", (mesh.n_cells,))
+    if not ((initial > 0) & (initial < 1)).all():
+        raise InputError(f"initial must lie inside (0, 1), got {initial.min():.3g}..{initial.max():.3g}")
+    stiffness = mesh.stiffness
+    trajectory = _core.integrate_reaction(
+        mesh.pixel,
+        len(log_k),
+        stiffness.indptr.astype(np.int32),
+        stiffness.indices.astype(np.int32),
+        gradient_nm2 / mesh.cell_nm**2 * stiffness.data,
+        law.mu,
+        law.log_j0,
+        np.ascontiguousarray(log_k),
+        law.alpha,
+        mean_rate.time_h,
+        mean_rate.rate_per_h,
+        np.ascontiguousarray(initial),
+        np.ascontiguousarray(time_h),
+        tolerance,
+        most_steps,
+        derivatives,
+    )
+    if trajectory.time[-1] < time_h[-1]:
+        raise ConvergenceError(
+            f"the reaction from {time_h[0]:g} to {time_h[-1]:g} h",
+            iterations=trajectory.n_steps,
+            residual=float((time_h[-1] - trajectory.time[-1]) / (time_h[-1] - time_h[0])),
+            tolerance=tolerance,
+        )
+    return trajectory

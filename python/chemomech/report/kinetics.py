@@ -1,0 +1,264 @@
+"""The page of `kinetics`: the laws with their bands, local rate constants, and every frame beside its model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
+from chemomech.observe.video import FilmedParticle, HalfCycle
+from chemomech.progress import progress
+from chemomech.report import tables
+from chemomech.report.page import Gallery, Picture, render
+from chemomech.report.sheet import COMPOSITION, SIGNED, Limits, Sheet, nice_length, show, symmetric_limits
+from chemomech.report.style import FAINT, INK, STYLE, new_axes, shortened
+from chemomech.report.tables import Table
+
+#: Colour-blind-safe (Okabe & Ito 2008).
+_LAW, _REFERENCE = "#0072B2", "#D55E00"
+#: Particles whose frames the page shows; the map of ln k shows all.
+_MOST_IN_FULL = 12
+_MOST_FRAMES = 8
+_SECONDS_AN_HOUR, _SECONDS_A_MINUTE = 3600, 60
+# Inches.
+_MARGIN, _HEAD, _TITLE, _FOOT, _GAP, _BAR = 0.1, 0.34, 0.22, 0.55, 0.06, 0.09
+_WIDEST, _TALLEST, _LABEL = 1.05, 1.05, 0.62
+_MAP_WIDTH, _MAP_HEIGHT, _MAP_COLUMNS = 2.1, 1.5, 4
+
+
+def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]) -> None:
+    """Write report.html, which needs no other file, into an existing folder.
+
+    Parameters
+    ----------
+    inputs : the files read, for name, size and fingerprint.
+
+    >>> write_report(Path("out"), result, inputs=[Path("video.h5")])
+    """
+    shown = list(result.particles)[:_MOST_IN_FULL]
+    n_films = sum(len(result.particles[name].particle.half_cycles) for name in shown)
+    with progress("figures", 4 + bool(result.cross_validation) + n_films) as advance:
+        gallery = Gallery(advance)
+        page = render(
+            "kinetics.html.j2",
+            result=result,
+            n_pixels=sum(len(each.log_k) for each in result.particles.values()),
+            n_films=sum(len(each.particle.half_cycles) for each in result.particles.values()),
+            peak=f"{result.composition[int(result.log_j0.argmax())]:.2f}",
+            j0_figure=gallery.add_axes(plot_exchange_current(result), "j0", "Exchange current against composition."),
+            mu_figure=gallery.add_axes(
+                plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
+            ),
+            k_figure=gallery.add(plot_log_k(result), "log_k", "Maps of ln k of every particle."),
+            error_figure=gallery.add_axes(plot_errors(result), "errors", "Histogram of model less data."),
+            validation_figure=gallery.add_axes(
+                plot_cross_validation(result), "cross_validation", "Error of held-out half-cycles against rho_2."
+            )
+            if result.cross_validation
+            else None,
+            films=[film for name in shown for film in _films(gallery, result, name)],
+            n_hidden=len(result.particles) - len(shown),
+            particle_table=particle_table(result),
+            provenance=[tables.input_table(inputs), tables.version_table()],
+        )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+@rc_context(STYLE)
+def plot_exchange_current(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """j0(c) with its 99 % band, beside sqrt(c (1 - c)) of the same largest value."""
+    ax = ax or new_axes(4.6, 3.3)
+    c, log_j0, half = result.composition, result.log_j0, result.log_j0_half_width
+    ax.fill_between(c, np.exp(log_j0 - half), np.exp(log_j0 + half), color=_LAW, alpha=0.22, linewidth=0)
+    ax.plot(c, np.exp(log_j0), color=_LAW, label="learned, 99 % band")
+    ax.plot(
+        c,
+        2 * np.exp(log_j0.max()) * np.sqrt(c * (1 - c)),
+        color=_REFERENCE,
+        linestyle="--",
+        linewidth=1,
+        label=r"$\propto\sqrt{c(1-c)}$",
+    )
+    ax.set_ylabel("Exchange current $j_0$ (h⁻¹)")
+    ax.set_ylim(bottom=0)
+    return _finish(ax)
+
+
+@rc_context(STYLE)
+def plot_chemical_potential(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """mu_h(c) less its mean with its 99 % band, beside the regular solution closest to it."""
+    ax = ax or new_axes(4.6, 3.3)
+    c, mu, half = result.composition, result.mu_kT, result.mu_half_width
+    ideal = np.log(c / (1 - c))
+    slope, offset = np.polyfit(1 - 2 * c, mu - ideal, 1)
+    ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+    ax.fill_between(c, mu - half, mu + half, color=_LAW, alpha=0.22, linewidth=0)
+    ax.plot(c, mu, color=_LAW, label="learned, 99 % band")
+    ax.plot(
+        c,
+        ideal + slope * (1 - 2 * c) + offset,
+        color=_REFERENCE,
+        linestyle="--",
+        linewidth=1,
+        label=rf"regular solution, $\Omega$ = {slope:.2f} $kT$",
+    )
+    ax.set_ylabel(r"Chemical potential $\mu_h$ less its mean ($kT$)")
+    return _finish(ax)
+
+
+@rc_context(STYLE)
+def plot_errors(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """Distribution of model less data over all pixels and frames, beside that of the noise alone."""
+    ax = ax or new_axes(4.6, 3.3)
+    errors = np.concatenate(
+        [
+            (each.model[half.name] - half.li_fraction).ravel()
+            for each in result.particles.values()
+            for half in each.particle.half_cycles
+        ]
+    )
+    reach = 4.5 * max(result.noise, result.rmse)
+    ax.hist(errors, bins=60, range=(-reach, reach), density=True, color=_LAW, alpha=0.45, label="model less data")
+    x = np.linspace(-reach, reach, 301)
+    normal = np.exp(-((x / result.noise) ** 2) / 2) / (result.noise * np.sqrt(2 * np.pi))
+    ax.plot(x, normal, color=INK, linewidth=1.1, label=f"noise of {result.noise:.3g}")
+    ax.set_xlabel("Error of the Li fraction")
+    ax.set_ylabel("Density")
+    ax.legend(loc="upper right")
+    return ax
+
+
+@rc_context(STYLE)
+def plot_cross_validation(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """Error of the held-out half-cycles against rho_2; bars: standard error of the difference from the best."""
+    ax = ax or new_axes(4.6, 3.3)
+    rho = [score.rho for score in result.cross_validation]
+    rmse = np.array([score.rmse for score in result.cross_validation])
+    bars = np.array([score.excess_error for score in result.cross_validation]) / (2 * rmse)
+    ax.errorbar(rho, rmse, bars, fmt="o-", color=_LAW, capsize=3, markersize=4)
+    ax.axvline(result.rho, color=_REFERENCE, linestyle="--", linewidth=1, label=rf"chosen, $\rho_2$ = {result.rho:g}")
+    ax.set_xscale("log")
+    ax.set_xlabel(r"Regularisation $\rho_2$ of $\ln k$")
+    ax.set_ylabel("RMSE of held-out half-cycles")
+    ax.legend(loc="best")
+    return ax
+
+
+@rc_context(STYLE)
+def plot_log_k(result: KineticsResult) -> Figure:
+    """ln k of every particle on one scale."""
+    n_columns = min(len(result.particles), _MAP_COLUMNS)
+    n_rows = -(-len(result.particles) // n_columns)
+    pitch = _TITLE + _MAP_HEIGHT + 0.28
+    sheet = Sheet(2 * _MARGIN + n_columns * (_MAP_WIDTH + 0.15), _MARGIN + n_rows * pitch + _FOOT)
+    values = np.concatenate([each.log_k for each in result.particles.values()])
+    limits = symmetric_limits(values)
+    for i, (name, each) in enumerate(result.particles.items()):
+        left = _MARGIN + (i % n_columns) * (_MAP_WIDTH + 0.15)
+        top = _MARGIN + _TITLE + (i // n_columns) * pitch
+        rows, columns = _crop(each.particle)
+        ax = sheet.axes(left, top, _MAP_WIDTH, _MAP_HEIGHT)
+        ax.set_anchor("SW")
+        image = show(ax, each.particle.to_map(each.log_k)[rows, columns], SIGNED, limits)
+        sheet.text(left, top - 0.19, shortened(name, 20), math=False)
+        ny, nx = each.particle.mask[rows, columns].shape
+        _scale_bar(sheet, left, top + _MAP_HEIGHT + 0.06, each.particle, nx, ny, _MAP_WIDTH, _MAP_HEIGHT)
+    cax = sheet.axes(_MARGIN, sheet.height - 0.5, 2 * _MAP_WIDTH if n_columns > 2 else 0.8 * _MAP_WIDTH, _BAR)
+    sheet.colour_bar(cax, image, values, orientation="horizontal")
+    cax.set_xlabel(r"Local rate constant, $\ln k$", labelpad=1, fontsize=8.5)
+    return sheet.figure
+
+
+@rc_context(STYLE)
+def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
+    """Frames of one half-cycle: data above, model in the middle, model less data below."""
+    each = result.particles[name]
+    particle = each.particle
+    frames = np.unique(np.linspace(0, len(half.time_h) - 1, _MOST_FRAMES).round().astype(int))
+    rows, columns = _crop(particle)
+    ny, nx = particle.mask[rows, columns].shape
+    scale = min(_WIDEST / nx, _TALLEST / ny)
+    width, height = max(nx * scale, 0.45), max(ny * scale, 0.3)
+    lefts = _MARGIN + _LABEL + (width + _GAP) * np.arange(len(frames))
+    tops = _HEAD + _TITLE + (height + _GAP) * np.arange(3)
+    sheet = Sheet(lefts[-1] + width + _MARGIN, tops[-1] + height + _FOOT)
+    error = each.model[half.name] - half.li_fraction
+    limits: Limits = (-4 * result.noise, 4 * result.noise)
+    for top, label in zip(tops, ("data", "model", "error"), strict=True):
+        sheet.text(_MARGIN, top + height / 2 - 0.08, label)
+    for left, i in zip(lefts, frames, strict=True):
+        sheet.text(left, _HEAD, f"{half.time_h[i] * _SECONDS_AN_HOUR / _SECONDS_A_MINUTE:.3g} min")
+        for top, values in zip(tops[:2], (half.li_fraction[i], each.model[half.name][i]), strict=True):
+            composition = show(
+                sheet.axes(left, top, width, height), particle.to_map(values)[rows, columns], COMPOSITION, (0, 1)
+            )
+        signed = show(
+            sheet.axes(left, tops[2], width, height), particle.to_map(error[i])[rows, columns], SIGNED, limits
+        )
+    rmse = float(np.sqrt(np.mean(error**2)))
+    sheet.text(_MARGIN, 0.08, shortened(f"{name}, half-cycle {half.name}", 40), size=10, bold=True, math=False)
+    sheet.text(lefts[min(2, len(lefts) - 1)], 0.1, f"{half.mode}, RMSE {rmse:.4f}")
+    below = tops[-1] + height + 0.1
+    _scale_bar(sheet, _MARGIN, below, particle, nx, ny, width, height)
+    span = lefts[-1] + width - lefts[0]
+    for left, image, values, label in (
+        (lefts[0] + 0.3, composition, half.li_fraction, "Li fraction $c$"),
+        (lefts[0] + 0.55 * span, signed, error, "Model less data"),
+    ):
+        cax = sheet.axes(left, below, 0.35 * span, _BAR)
+        sheet.colour_bar(cax, image, values, orientation="horizontal")
+        cax.set_xlabel(label, labelpad=1, fontsize=8.5)
+    return sheet.figure
+
+
+def particle_table(result: KineticsResult) -> Table:
+    """Pixels, misfits and local rate constants of every particle."""
+    rows = [_row(name, each) for name, each in result.particles.items()]
+    head = ["Particle", "Pixels", "Half-cycles", "RMSE", "Mean ln k", "Spread of ln k"]
+    return Table("Particles. Spread: standard deviation over the pixels.", head, rows, 1)
+
+
+def _row(name: str, each: ParticleKinetics) -> list[str]:
+    halves = each.particle.half_cycles
+    square = np.concatenate([(each.model[half.name] - half.li_fraction).ravel() ** 2 for half in halves])
+    return [
+        shortened(name, 30),
+        str(len(each.log_k)),
+        str(len(halves)),
+        f"{np.sqrt(square.mean()):.4f}",
+        tables.signed(float(each.log_k.mean()), 2),
+        f"{each.log_k.std():.2f}",
+    ]
+
+
+def _films(gallery: Gallery, result: KineticsResult, name: str) -> list[tuple[str, Picture]]:
+    films = []
+    for half in result.particles[name].particle.half_cycles:
+        alt = f"Frames of particle {name}, half-cycle {half.name}: data, model, error."
+        picture = gallery.add(plot_film(result, name, half), f"film_{name}_{half.name}", alt)
+        films.append((f"{name}, half-cycle {half.name}: {half.mode}", picture))
+    return films
+
+
+def _finish(ax: Axes) -> Axes:
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("Li fraction $c$")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return ax
+
+
+def _crop(particle: FilmedParticle) -> tuple[slice, slice]:
+    rows, columns = (np.flatnonzero(particle.mask.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _scale_bar(
+    sheet: Sheet, left: float, top: float, particle: FilmedParticle, nx: int, ny: int, width: float, height: float
+) -> None:
+    inches_per_nm = min(width / nx, height / ny) / particle.pixel_size_nm
+    length, label = nice_length(0.6 * width / inches_per_nm)
+    sheet.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
+    sheet.text(left, top + 0.04, label, size=8)

@@ -1,0 +1,59 @@
+"""`chemomech kinetics` from file to result, and what it says to files it cannot use."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from chemomech.cli.main import run
+from videos import write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "video.h5"
+    write_video(path, [(4, 5), (4, 4)], noise=0.05)
+    return path
+
+
+def call(capsys, *arguments):
+    """Exit code and standard error of one command."""
+    with pytest.raises(SystemExit) as end:
+        run([str(argument) for argument in arguments])
+    return end.value.code, capsys.readouterr().err
+
+
+def test_leaves_the_promised_files(video, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, _ = call(capsys, "kinetics", video, "-o", out)
+    assert code == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["schema"] == "chemomech-kinetics/1"
+    n = len(result["composition"])
+    assert len(result["mu_h_kT"]) == len(result["j0_per_h"]) == len(result["j0_ci99"]) == n
+    assert all(low < j0 < high for (low, high), j0 in zip(result["j0_ci99"], result["j0_per_h"], strict=True))
+    assert result["noise_sigma"] == 0.05
+    assert 0.03 < result["rmse"] < 0.08
+    maps = []
+    for entry in result["particles"].values():
+        name, key = entry["log_k_file"].split(":")
+        with h5py.File(out / name) as file:
+            maps.append(file[key][...])
+    values = np.concatenate([each[np.isfinite(each)] for each in maps])
+    assert values.mean() == pytest.approx(0, abs=1e-9)
+    page = (out / "report.html").read_text()
+    assert "Exchange current" in page
+    assert page.count("<img") >= 8
+
+
+def test_bad_input_is_one_line(video, tmp_path, capsys):
+    path = tmp_path / "bad.h5"
+    path.write_bytes(video.read_bytes())
+    with h5py.File(path, "a") as file:
+        file["particles/P2/half_cycles/1/time_s"][2] = 0.0
+    code, error = call(capsys, "kinetics", path, "-o", tmp_path / "out")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert f"{path}: /particles/P2/half_cycles/1/time_s must increase" in error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,142 @@
+"""Learning kinetics: the pieces against plain linear algebra and differences, the whole against a known particle."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from chemomech.io.video import read_video
+from chemomech.learn.kinetics import (
+    Parameters,
+    Problem,
+    build_models,
+    law_basis,
+    learn_kinetics,
+    smoothest_rate,
+    solve_arrow,
+    starting_parameters,
+)
+from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
+from videos import BINODAL, LAW, write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "video.h5"
+    truth = write_video(path, [(6, 8), (7, 7)], noise=0.04)
+    return read_video(path), truth
+
+
+@pytest.fixture(scope="module")
+def problem(video):
+    video, _ = video
+    models = build_models(video)
+    basis = law_basis(video.binodal, video.alpha)
+    return Problem(models, basis, video.gradient_nm2, video.noise, 0.02, [[True, True]] * 2)
+
+
+def test_every_law_of_the_basis_meets_the_binodal():
+    """Equal potentials at both ends and equal areas, for any parameters (Gibbs's common tangent)."""
+    basis = law_basis(BINODAL, 0.5)
+    assert basis.mu_modes.shape[1] == 3  # five orders less two conditions
+    for shared in (np.zeros(basis.size), np.random.default_rng(0).standard_normal(basis.size)):
+        law = basis.law(shared)
+        nodes, weights = np.polynomial.legendre.leggauss(400)
+        c = 0.5 + (0.5 - BINODAL) * nodes
+        poor, rich = law.chemical_potential(np.array([BINODAL, 1 - BINODAL]))
+        assert rich == pytest.approx(poor, abs=1e-10)
+        assert weights @ law.chemical_potential(c) / 2 == pytest.approx(poor, abs=1e-6)
+
+
+def test_constant_rate_is_recognised():
+    """Means with noise of the size told: a straight line in 99 of 100 cases, so surely in most of 50."""
+    random = np.random.default_rng(0)
+    time = np.linspace(0, 1, 8)
+    straight = [
+        np.ptp(smoothest_rate(time, 0.1 + 0.8 * time + 0.005 * random.standard_normal(8), 0.005)[1].rate_per_h) == 0
+        for _ in range(50)
+    ]
+    assert sum(straight) >= 46
+
+
+def test_changing_rate_is_followed():
+    """A rate that doubles half-way: the trajectory stays within four standard errors of the means."""
+    time = np.linspace(0, 1, 9)
+    mean = 0.1 + 0.5 * time + 0.5 * np.maximum(time - 0.5, 0)
+    start, rate = smoothest_rate(time, mean, 0.003)
+    assert np.abs(start + rate.change(time[0], time) - mean).max() < 0.012
+    assert rate.rate_per_h[0] < 0.65 < 0.85 < rate.rate_per_h[-1]
+
+
+def test_modes_keep_the_variance_and_continue_smoothly():
+    position = np.argwhere(np.ones((7, 9), dtype=bool)).astype(float)
+    modes = field_modes(position, 2.0, 0.95)
+    variance = (modes.pixels**2).sum(axis=1)
+    assert variance.mean() == pytest.approx(modes.variance_kept)
+    assert 0.95 <= modes.variance_kept < 0.99
+    np.testing.assert_allclose(modes.at(position), modes.pixels, atol=1e-10)
+
+
+def test_size_and_length_of_a_hidden_field_are_found():
+    """Ten fields of 0.05 under noise of 0.07; the grid's neighbours are factors of 1.2 and 1.5 away."""
+    random = np.random.default_rng(0)
+    position = np.argwhere(np.ones((14, 16), dtype=bool)).astype(float)
+    modes = field_modes(position, 2.0, 0.999).pixels
+    fields = [0.05 * modes @ random.standard_normal(modes.shape[1]) for _ in range(10)]
+    noisy = [field + 0.07 * random.standard_normal(len(field)) for field in fields]
+    deviation, length = most_likely_field(noisy, [covariance_spectra(position)] * 10, 0.07)
+    assert 0.04 < deviation < 0.065
+    assert length in (1.5, 2.0, 3.0)
+
+
+def test_arrow_solution_is_that_of_the_dense_system(problem):
+    """Elimination particle by particle changes nothing but the cost."""
+    value, arrows = problem.system(starting_parameters(problem))
+    assert value > 0
+    shared, local, schur = solve_arrow(arrows, 0.1, fixed=False)
+    n = len(shared)
+    gram = linalg.block_diag(sum(a.gram_gg for a in arrows), *(a.gram_ll for a in arrows))
+    begin = n
+    for arrow in arrows:
+        gram[:n, begin : begin + len(arrow.gradient_l)] = arrow.gram_gl
+        gram[begin : begin + len(arrow.gradient_l), :n] = arrow.gram_gl.T
+        begin += len(arrow.gradient_l)
+    gram += 0.1 * np.diag(np.diag(gram))
+    right = np.concatenate([sum(a.gradient_g for a in arrows), *(a.gradient_l for a in arrows)])
+    np.testing.assert_allclose(np.concatenate([shared, *local]), np.linalg.solve(gram, -right), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.inv(schur), np.linalg.inv(gram)[:n, :n], rtol=1e-6)
+
+
+def test_gradient_is_that_of_the_objective(problem):
+    """Central differences; the steps of the integrator change with the parameters, which is the error left."""
+    start = starting_parameters(problem)
+    _, arrows = problem.system(start)
+    random = np.random.default_rng(0)
+    shared = 0.1 * random.standard_normal(len(start.shared))
+    local = [0.1 * random.standard_normal(len(each)) for each in start.local]
+    slope = sum(a.gradient_g @ shared + a.gradient_l @ own for a, own in zip(arrows, local, strict=True))
+
+    def at(h):
+        moved = tuple(a + h * b for a, b in zip(start.local, local, strict=True))
+        return problem.objective(Parameters(start.shared + h * shared, moved))
+
+    assert (at(0.05) - at(-0.05)) / 0.1 == pytest.approx(slope, rel=0.05)
+
+
+@pytest.mark.slow
+def test_learns_a_known_law(video):
+    """Two particles of 81 pixels at a noise of 0.04: the bands hold the truth, the maps follow it."""
+    film, truth = video
+    result = learn_kinetics(film)
+    assert result.rmse == pytest.approx(0.04, rel=0.1)
+    c = result.composition
+    middle = (c > 0.1) & (c < 0.9)
+    j0, true_j0 = np.exp(result.log_j0), LAW.exchange_current(c)
+    error = j0 / j0.max() - true_j0 / true_j0.max()
+    assert np.sqrt(np.mean(error[middle] ** 2)) < 0.1
+    assert c[j0.argmax()] < 0.5
+    mu = LAW.chemical_potential(c)
+    assert np.std((result.mu_kT - mu)[middle]) < 0.2
+    assert np.mean(np.abs(result.mu_kT - mu + mu.mean())[middle] < result.mu_half_width[middle]) > 0.9
+    for name, log_k in truth.items():
+        assert np.corrcoef(result.particles[name].log_k, log_k)[0, 1] > 0.7
+    assert sum(each.log_k.sum() for each in result.particles.values()) == pytest.approx(0, abs=1e-9)
