@@ -7,6 +7,7 @@ namespace chemomech {
 
 void bind_dislocation(pybind11::module_& m);
 void bind_fem(pybind11::module_& m);
+void bind_voxel(pybind11::module_& m);
 
 namespace {
 
@@ -33,4 +34,5 @@ PYBIND11_MODULE(CHEMOMECH_MODULE, m) {
   m.def("compiled", &chemomech::compiled);
   chemomech::bind_dislocation(m);
   chemomech::bind_fem(m);
+  chemomech::bind_voxel(m);
 }

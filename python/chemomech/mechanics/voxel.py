@@ -1,0 +1,334 @@
+"""Elastic equilibrium of a body of voxels under an eigenstrain.
+
+Every voxel that exists is a trilinear brick; one that does not is absent, not soft, and nodes without a brick drop out.
+The displacement minimises the elastic energy 1/2 int (eps - eps0) : C : (eps - eps0) (Deng SI, eq. 3.4), which is
+K u = f with K = int B^T C B and f = int B^T C eps0. The crystal axes a, b, c are those of the grid.
+
+A free body keeps its shape under the rigid motions of each of its pieces; they store no energy, do no work against an
+eigenstrain, and are taken out of the displacement. Voxels that share no more than an edge or a corner are joined by a
+hinge there, which turns without energy too: energy, strain and stress stay unique, the displacement is one of many.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from chemomech import _core
+from chemomech.arrays import Bool, Float, Int32, require_shape
+from chemomech.errors import InputError
+from chemomech.mechanics.voxel_multigrid import Box, Multigrid
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """A body of voxels in elastic equilibrium.
+
+    Attributes
+    ----------
+    elastic_energy_aJ : total, 1 aJ = 1 GPa nm^3.
+    displacement_nm : (nx+1, ny+1, nz+1, 3), without rigid motion; NaN where there is no voxel.
+    elastic_strain : (nx, ny, nz, 6) mean strain of a voxel less its eigenstrain, Voigt order aa, bb, cc, bc, ac, ab with
+        engineering shears; NaN where there is no voxel.
+    stress_GPa : (nx, ny, nz, 6), likewise.
+    iterations : of the conjugate gradients.
+    """
+
+    elastic_energy_aJ: float
+    displacement_nm: Float
+    elastic_strain: Float
+    stress_GPa: Float
+    iterations: int
+
+
+class VoxelBody:
+    """An elastic body of voxels, set up once for many eigenstrains.
+
+    Parameters
+    ----------
+    solid : (nx, ny, nz) which voxels exist, axes a, b, c.
+    spacing_nm : (3,) edges of a voxel.
+    stiffness_GPa : (6, 6) Voigt with engineering shears, orthorhombic; or (2, 6, 6) of two materials that are mixed.
+    share : (nx, ny, nz) of the second material in each voxel, 0 to 1, where there are two.
+    held : (nx+1, ny+1, nz+1, 3) which displacements are 0; none by default, a free body.
+    periodic : axes along which the body repeats itself, with a mean strain of 0.
+
+    Attributes
+    ----------
+    pieces : (nx, ny, nz) int32, the number of the piece a voxel belongs to, from 1; 0 where there is none. Voxels that
+        touch in a face, an edge or a corner are of one piece.
+    n_pieces : how many there are.
+    n_hinged : how many more there would be if voxels that share no face were not joined.
+
+    Raises
+    ------
+    InputError : a shape that does not fit, no voxel, a spacing that is not positive, a stiffness that is not symmetric,
+        positive definite and orthorhombic, a share outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        solid: Bool,
+        spacing_nm: Sequence[float] | Float,
+        stiffness_GPa: Float,
+        *,
+        share: Float | None = None,
+        held: Bool | None = None,
+        periodic: tuple[bool, bool, bool] = (False, False, False),
+    ) -> None:
+        solid = np.asarray(solid)
+        require_shape(solid, "solid", (None, None, None))
+        if solid.dtype != bool:
+            raise InputError(f"solid must be an array of bool, got {solid.dtype}")
+        if not solid.any():
+            raise InputError(f"solid of shape {solid.shape} has no voxel; a body needs one or more")
+        spacing = np.asarray(spacing_nm, dtype=float)
+        require_shape(spacing, "spacing_nm", (3,))
+        if not (np.isfinite(spacing).all() and spacing.min() > 0):
+            raise InputError(f"spacing_nm must be three positive lengths, got {spacing.tolist()}")
+        materials = np.asarray(stiffness_GPa, dtype=float)
+        if materials.ndim == 2:
+            materials = materials[None]
+        if materials.shape not in ((1, 6, 6), (2, 6, 6)):
+            raise InputError(f"stiffness_GPa must have shape (6, 6) or (2, 6, 6), got {np.shape(stiffness_GPa)}")
+        nx, ny, nz = solid.shape
+        self.solid, self.spacing_nm, self.stiffness_GPa, self.periodic = solid, spacing, materials, periodic
+        self._constants = np.array([_orthorhombic_constants(material) for material in materials])
+        self._box = Box((nx, ny, nz), periodic)
+        self._held = None
+        if held is not None:
+            require_shape(held, "held", (nx + 1, ny + 1, nz + 1, 3))
+            self._held = _first_images(np.asarray(held, dtype=bool), periodic)
+        self.pieces, self.n_pieces = _label(solid, periodic, np.ones((3, 3, 3)))
+        self.n_hinged = _label(solid, periodic, None)[1] - self.n_pieces
+        self._rigid = _RigidMotions(self._box, self.pieces, spacing, self._held)
+        self.mix(share)
+
+    def mix(self, share: Float | None) -> None:
+        """Give every voxel a new share (nx, ny, nz) of the second material; None where there is one material."""
+        weights = self.solid[None].astype(float)
+        if (share is None) != (len(self.stiffness_GPa) == 1):
+            raise InputError("share goes with two stiffnesses: give both or neither")
+        if share is not None:
+            require_shape(share, "share", self.solid.shape)
+            inside = share[self.solid]
+            if not (inside.min() >= 0 and inside.max() <= 1):
+                raise InputError(f"share must lie between 0 and 1, got {inside.min():g} to {inside.max():g}")
+            second = np.where(self.solid, share, 0.0)
+            weights = np.stack([weights[0] - second, second])
+        self._multigrid = Multigrid(self._box, self.spacing_nm, self._constants, weights, self._held)
+
+    def equilibrium(self, eigenstrain: Float, *, rtol: float = 1e-8, start: Float | None = None) -> Equilibrium:
+        """Equilibrium under a stress-free strain (nx, ny, nz, 6), Voigt with engineering shears.
+
+        Parameters
+        ----------
+        rtol : residual force over the force of the eigenstrain, both as root sums of squares over nodes.
+        start : (nx+1, ny+1, nz+1, 3) nm, a displacement near the answer, as of the step before; NaN counts as 0.
+
+        Raises
+        ------
+        InputError : a shape that does not fit, an eigenstrain that is not finite in a voxel, an rtol outside (0, 1).
+        ConvergenceError : `rtol` is not reached.
+        """
+        eigenstrain = np.ascontiguousarray(eigenstrain, dtype=float)
+        require_shape(eigenstrain, "eigenstrain", (*self.solid.shape, 6))
+        bad = self.solid & ~np.isfinite(eigenstrain).all(axis=-1)
+        if bad.any():
+            i, j, k = np.argwhere(bad)[0].tolist()
+            raise InputError(f"eigenstrain is not finite in {bad.sum()} voxels, first at ({i}, {j}, {k})")
+        if not 0 < rtol < 1:
+            raise InputError(f"rtol must lie between 0 and 1, got {rtol}")
+        multigrid, box = self._multigrid, self._box
+        load, solution = box.vector(), box.vector()
+        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, self.periodic)
+        work = _core.eigenstrain_loads(*cells, eigenstrain, load)
+        if start is not None:
+            self._read(start, solution)
+        iterations, residual = multigrid.solve(load, solution, rtol, work)
+        energy = work / 2 - np.vdot(solution, load + residual) / 2
+        self._rigid.remove(solution[:, *box.owned])
+        box.fill_halo(solution)
+        strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
+        return Equilibrium(float(energy), self._write(solution), strain, stress, iterations)
+
+    def void_surface(self) -> Bool:
+        """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
+        outside = ~ndimage.binary_fill_holes(self.solid)
+        void = ~self.solid & ~outside
+        return np.asarray(self.solid & ndimage.binary_dilation(void))
+
+    def _read(self, displacement: Float, vector: Float) -> None:
+        nx, ny, nz = self.solid.shape
+        require_shape(displacement, "start", (nx + 1, ny + 1, nz + 1, 3))
+        owned = displacement[tuple(slice(n) for n in self._box.nodes)]
+        vector[:, *self._box.owned] = np.nan_to_num(np.moveaxis(owned, -1, 0))
+        if self._held is not None:
+            vector[:, *self._box.owned][self._held] = 0.0
+
+    def _write(self, vector: Float) -> Float:
+        nx, ny, nz = self.solid.shape
+        displacement = np.empty((nx + 1, ny + 1, nz + 1, 3))
+        np.copyto(displacement, np.moveaxis(vector[:, 1 : nx + 2, 1 : ny + 2, 1 : nz + 2], 0, -1))
+        absent = self._rigid.node_piece == 0
+        displacement[np.pad(absent, [(0, int(wraps)) for wraps in self.periodic], mode="wrap")] = np.nan
+        return displacement
+
+
+def equilibrium(
+    solid: Bool, spacing_nm: Sequence[float] | Float, stiffness_GPa: Float, eigenstrain: Float, rtol: float = 1e-8
+) -> Equilibrium:
+    """Equilibrium of a free body of voxels under an eigenstrain.
+
+    Parameters
+    ----------
+    solid : (nx, ny, nz) bool, which voxels exist, axes a, b, c.
+    spacing_nm : (3,) edges of a voxel.
+    stiffness_GPa : (6, 6) Voigt with engineering shears, orthorhombic.
+    eigenstrain : (nx, ny, nz, 6) stress-free strain of each voxel, order aa, bb, cc, bc, ac, ab, engineering shears.
+    rtol : residual force over the force of the eigenstrain.
+
+    Raises
+    ------
+    InputError : see `VoxelBody` and its method `equilibrium`.
+    ConvergenceError : `rtol` is not reached.
+
+    >>> strain = np.zeros((4, 4, 4, 6))
+    >>> strain[2:, ..., 0] = 0.05
+    >>> round(equilibrium(np.ones((4, 4, 4), bool), (1, 1, 1), OLIVINE, strain).elastic_energy_aJ, 4)
+    """
+    return VoxelBody(solid, spacing_nm, stiffness_GPa).equilibrium(eigenstrain, rtol=rtol)
+
+
+def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
+    """Mean over the voxels along an axis, b by default, of a field (nx, ny, nz, ...); NaN where there is none.
+
+    What a projection shows of a strain or a composition (Deng SI, Fig. S8).
+    """
+    shape = solid.shape + (1,) * (field.ndim - 3)
+    total = np.where(solid.reshape(shape), field, 0.0).sum(axis=axis)
+    count = solid.sum(axis=axis).reshape(total.shape[:2] + (1,) * (field.ndim - 3))
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+class _RigidMotions:
+    """The translations and rotations that each piece of a body is free to make.
+
+    Attributes
+    ----------
+    node_piece : (nodes...) int32, the piece a node belongs to, from 1; 0 where there is no voxel.
+    """
+
+    def __init__(self, box: Box, pieces: Int32, spacing: Float, held: Bool | None) -> None:
+        node_piece = pieces
+        for axis, wraps in enumerate(box.periodic):
+            if wraps:
+                node_piece = np.maximum(node_piece, np.roll(node_piece, 1, axis))
+            else:
+                ends = [(0, 0)] * 3
+                ends[axis] = (0, 1)
+                after = np.pad(node_piece, ends)
+                ends[axis] = (1, 0)
+                node_piece = np.maximum(after, np.pad(node_piece, ends))
+        self.node_piece = node_piece
+        turns = [not (box.periodic[axis - 1] or box.periodic[axis - 2]) for axis in range(3)]
+        allowed = np.flatnonzero([True, True, True, *turns])
+        self._pieces = []
+        for number, where in enumerate(ndimage.find_objects(node_piece), start=1):
+            nodes = node_piece[where] == number
+            coordinates = [np.arange(n) * h for n, h in zip(nodes.shape, spacing, strict=True)]
+            coordinates = [x - x[-1] / 2 for x in coordinates]
+            free = np.eye(6)[:, allowed]
+            if held is not None:
+                free = free @ _null_space(_motions_of_held(held[:, *where] & nodes, coordinates) @ free)
+            gram = free.T @ _gram(nodes, coordinates) @ free
+            self._pieces.append((where, nodes, coordinates, free @ np.linalg.pinv(gram, hermitian=True) @ free.T))
+
+    def remove(self, vectors: Float) -> None:
+        """Take the rigid part out of (3, nodes...), piece by piece, in place."""
+        for where, nodes, (x, y, z), inverse in self._pieces:
+            part = vectors[:, *where]
+            u = np.where(nodes, part, 0.0)
+            sums_x, sums_y, sums_z = u.sum(axis=(2, 3)), u.sum(axis=(1, 3)), u.sum(axis=(1, 2))
+            first = np.stack([sums_x @ x, sums_y @ y, sums_z @ z])  # [axis, component]
+            turns = [first[b, c] - first[c, b] for b, c in ((1, 2), (2, 0), (0, 1))]
+            tx, ty, tz, rx, ry, rz = inverse @ np.array([*sums_x.sum(axis=1), *turns])
+            x, y, z = x[:, None, None], y[:, None], z
+            part[0] -= nodes * (tx + ry * z - rz * y)
+            part[1] -= nodes * (ty + rz * x - rx * z)
+            part[2] -= nodes * (tz + rx * y - ry * x)
+
+
+def _gram(nodes: Bool, coordinates: list[Float]) -> Float:
+    """Scalar products (6, 6) of three translations and three rotations over the nodes of a piece."""
+    x, y, z = coordinates
+    first = np.array([nodes.sum(axis=(1, 2)) @ x, nodes.sum(axis=(0, 2)) @ y, nodes.sum(axis=(0, 1)) @ z])
+    second = np.diag([nodes.sum(axis=(1, 2)) @ x**2, nodes.sum(axis=(0, 2)) @ y**2, nodes.sum(axis=(0, 1)) @ z**2])
+    second[0, 1] = second[1, 0] = x @ nodes.sum(axis=2) @ y
+    second[0, 2] = second[2, 0] = x @ nodes.sum(axis=1) @ z
+    second[1, 2] = second[2, 1] = y @ nodes.sum(axis=0) @ z
+    gram = np.zeros((6, 6))
+    gram[:3, :3] = nodes.sum() * np.eye(3)
+    gram[3:, :3] = np.cross(np.eye(3), first)  # row a: sum of e_a x r
+    gram[:3, 3:] = gram[3:, :3].T
+    gram[3:, 3:] = np.trace(second) * np.eye(3) - second
+    return gram
+
+
+def _motions_of_held(held: Bool, coordinates: list[Float]) -> Float:
+    """What each rigid motion does to the held displacements of a piece: (n_held, 6)."""
+    component, *at = np.nonzero(held)
+    points = np.stack([x[i] for x, i in zip(coordinates, at, strict=True)], axis=-1)
+    rotations = np.cross(np.eye(3)[:, None], points[None])  # (rotation, point, component)
+    return np.hstack([np.eye(3)[component], rotations[:, np.arange(len(component)), component].T])
+
+
+def _null_space(matrix: Float) -> Float:
+    """Orthonormal basis (6, n) of what a matrix (any, 6) maps to 0."""
+    eigenvalues, vectors = np.linalg.eigh(matrix.T @ matrix)
+    return np.asarray(vectors[:, eigenvalues <= 1e-12 * max(eigenvalues[-1], 1e-300)])
+
+
+def _label(solid: Bool, periodic: tuple[bool, bool, bool], neighbours: Float | None) -> tuple[Int32, int]:
+    """Connected pieces of a body, numbered from 1, and how many there are."""
+    margin = [(0, int(wraps)) for wraps in periodic]
+    labels, n_labels = ndimage.label(np.pad(solid, margin, mode="wrap"), neighbours)
+    if not any(periodic):
+        return labels, n_labels
+    # The margin repeats the first voxels: there two labels are one piece.
+    images = np.pad(labels[tuple(slice(n) for n in solid.shape)], margin, mode="wrap")
+    links = coo_array((np.ones(labels.size), (labels.ravel(), images.ravel())), shape=(n_labels + 1,) * 2)
+    _, number = connected_components(links, directed=False)
+    number = (number - number[0]) % (number.max() + 1)
+    return number[labels[tuple(slice(n) for n in solid.shape)]].astype(np.int32), int(number.max())
+
+
+def _first_images(values: Bool, periodic: tuple[bool, bool, bool]) -> Bool:
+    """(nodes + 1..., 3) as (3, nodes...): what holds for the last image of a periodic node holds for the first."""
+    for axis, wraps in enumerate(periodic):
+        if wraps:
+            along = np.moveaxis(values, axis, 0)
+            joined = along[:-1].copy()
+            joined[0] |= along[-1]
+            values = np.moveaxis(joined, 0, axis)
+    return np.moveaxis(values, -1, 0)
+
+
+def _orthorhombic_constants(stiffness: Float) -> Float:
+    """C11 C22 C33 C44 C55 C66 C12 C13 C23."""
+    if not (np.isfinite(stiffness).all() and np.allclose(stiffness, stiffness.T)):
+        raise InputError("stiffness_GPa must be finite and symmetric")
+    if np.linalg.eigvalsh(stiffness)[0] <= 0:
+        raise InputError("stiffness_GPa must be positive definite")
+    orthorhombic = np.kron(np.diag([1, 0]), np.ones((3, 3))) + np.kron(np.diag([0, 1]), np.eye(3)) > 0
+    stray = np.abs(np.where(orthorhombic, 0.0, stiffness)).max()
+    if stray > 1e-9 * np.abs(stiffness).max():
+        raise InputError(
+            "stiffness_GPa must be orthorhombic in the axes of the grid: nonzero only among the first three rows and "
+            f"columns and on the diagonal, got {stray:.3g} GPa elsewhere"
+        )
+    rows, columns = [0, 1, 2, 3, 4, 5, 0, 0, 1], [0, 1, 2, 3, 4, 5, 1, 2, 2]
+    return np.asarray(stiffness[rows, columns])

@@ -1,0 +1,303 @@
+"""Conjugate gradients with a geometric multigrid cycle, for bodies of bricks.
+
+No matrix is stored anywhere. A coarse cell is a brick whose stiffness is the solid fraction of its children times
+theirs: a full one is then exactly the Galerkin coarsening of its children (the trilinear spaces are nested), a partly
+empty one stores the same energy of a uniform strain (Flaig & Arbenz 2011). Cells that are longer along some axes are
+first coarsened along the others. The smoother is Lottes's (2023) Chebyshev polynomial of the fourth kind, which needs
+an upper bound of the spectrum only, and the element gives one. The cycle works in single precision, in half the memory
+traffic; the conjugate gradients around it, in double, hardly notice.
+
+Vectors live on boxes with a halo, see cpp/voxel/operator.hpp.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from chemomech import _core
+from chemomech.arrays import Bool, Float
+from chemomech.errors import ConvergenceError
+
+Single = npt.NDArray[np.float32]
+
+#: Degree of the smoother before and after the correction.
+_DEGREE = 3
+#: Cells at most this much longer than the shortest edge are coarsened along it.
+_LONGER = 1.5
+#: Unknowns of a level that is solved by its dense pseudo-inverse.
+_MAX_DENSE = 300
+#: Eigenvalues below this fraction of the largest are those of rigid motions, which rounding moved off 0. Solid
+#: fractions on the coarsest level reach 1e-6.
+_RIGID = 1e-12
+_MAX_ITERATIONS = 300
+#: Of a sum of a few terms in double precision.
+_ROUNDING = 1e-15
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of cells with a halo around its nodes.
+
+    Attributes
+    ----------
+    cells : number of cells along each axis.
+    periodic : axes along which the last cell is the first one's neighbour.
+    """
+
+    cells: tuple[int, int, int]
+    periodic: tuple[bool, bool, bool]
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Owned nodes along each axis."""
+        return tuple(n if periodic else n + 1 for n, periodic in zip(self.cells, self.periodic, strict=True))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a component of a vector, halo and padding included."""
+        nx, ny, nz = self.nodes
+        return nx + 2, ny + 2, -(-(nz + 2) // _core.row_padding) * _core.row_padding
+
+    @property
+    def owned(self) -> tuple[slice, slice, slice]:
+        nx, ny, nz = self.nodes
+        return slice(1, nx + 1), slice(1, ny + 1), slice(1, nz + 1)
+
+    def vector(self, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[np.generic]:
+        return np.zeros((3, *self.shape), dtype)
+
+    def fill_halo(self, values: npt.NDArray[np.generic]) -> None:
+        """Copy periodic images into the halo of (..., X, Y, Z)."""
+        for axis, (n, periodic) in enumerate(zip(self.nodes, self.periodic, strict=True)):
+            if periodic:
+                along = np.moveaxis(values, axis - 3, 0)
+                along[0], along[n + 1] = along[n], along[1]
+
+    def weights(self, of_cells: Float, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+        """Cell weights (m, nx, ny, nz) where the operator reads them."""
+        padded = np.zeros((len(of_cells), *self.shape), dtype)
+        padded[:, *(slice(1, n + 1) for n in self.cells)] = of_cells
+        for axis, (n, periodic) in enumerate(zip(self.cells, self.periodic, strict=True)):
+            if periodic:
+                along = np.moveaxis(padded, axis + 1, 0)
+                along[0] = along[n]
+        return padded
+
+
+class _Level:
+    """One grid in single precision: its operator, what fixes nodes, and room for the vectors of a cycle."""
+
+    def __init__(self, box: Box, spacing: Float, constants: Float, of_cells: Float, held: Bool | None) -> None:
+        self.box, self.spacing, self.of_cells, self.held = box, spacing, of_cells, held
+        self.fixed = _fixed_entries(box, held)
+        self.operator = _core.VoxelOperator32(constants, spacing, box.weights(of_cells, np.float32))
+        self.inverse_diagonal = self.operator.inverse_diagonal()
+        self.inverse_diagonal.reshape(-1)[self.fixed] = 0.0
+        self.load, self.solution, self.spare, self.direction = (box.vector(np.float32) for _ in range(4))
+
+    def smooth(self, bound: float, *, from_zero: bool = False) -> None:
+        """Chebyshev polynomial of the fourth kind (Lottes 2023, eq. 3.11) for the diagonally scaled operator."""
+        for step in range(1, _DEGREE + 1):
+            start = None if from_zero and step == 1 else self.solution
+            if start is not None:
+                self.box.fill_halo(start)
+            alpha, beta = (2 * step - 3) / (2 * step + 1), (8 * step - 4) / ((2 * step + 1) * bound)
+            if step == 1:
+                alpha = 0.0
+            self.operator.smooth(self.inverse_diagonal, self.load, start, self.direction, alpha, beta, self.spare)
+            self.solution, self.spare = self.spare, self.solution
+
+    def residual(self) -> Single:
+        self.box.fill_halo(self.solution)
+        self.operator.residual(self.load, self.solution, self.direction)
+        self.direction.reshape(-1)[self.fixed] = 0.0
+        self.box.fill_halo(self.direction)
+        return self.direction
+
+
+class Multigrid:
+    """Solver for the equilibrium of a body of bricks.
+
+    Parameters
+    ----------
+    box : the cells.
+    spacing : (3,) edges of a cell, nm.
+    constants : (m, 9) C11 C22 C33 C44 C55 C66 C12 C13 C23 of one or two materials, GPa.
+    of_cells : (m, nx, ny, nz) weight of each material in each cell, all 0 where there is none.
+    held : (3, nodes...) displacements that are 0, or None.
+
+    Attributes
+    ----------
+    weights : (m, X, Y, Z), of_cells with halo.
+    """
+
+    def __init__(self, box: Box, spacing: Float, constants: Float, of_cells: Float, held: Bool | None) -> None:
+        self.box, self.weights = box, box.weights(of_cells, np.float64)
+        self._operator = _core.VoxelOperator(constants, spacing, self.weights)
+        self._fixed = _fixed_entries(box, held)
+        self._bound = 0.0
+        self._levels = [_Level(box, spacing, constants, of_cells.astype(np.float32), held)]
+        self._factors: list[tuple[int, int, int]] = []
+        while True:
+            level = self._levels[-1]
+            self._bound = max(self._bound, _largest_eigenvalue(constants, level.spacing))
+            factors = _coarsening(level)
+            if factors is None:
+                break
+            self._factors.append(factors)
+            self._levels.append(_coarser(level, factors, constants))
+        inverse = self._levels[0].inverse_diagonal
+        self._largest_diagonal = 1 / float(inverse[inverse > 0].min())
+        self._unknowns, self._coarsest = _pseudo_inverse(level, constants)
+
+    def multiply(self, x: Float, out: Float) -> float:
+        """out = K x; x . K x."""
+        self.box.fill_halo(x)
+        energy = self._operator.multiply(x, out)
+        if len(self._fixed):
+            out.reshape(-1)[self._fixed] = 0.0
+            energy = _dot(x, out)
+        return energy
+
+    def solve(self, load: Float, solution: Float, rtol: float, work: float) -> tuple[int, Float]:
+        """Iterate on `solution` until the residual is `rtol` times the load; iterations and the residual.
+
+        The load of an eigenstrain that does the work `work` = int eps0 : C : eps0 on itself has a square below work
+        times the largest eigenvalue of K; far below that it, or a residual, is rounding.
+
+        Raises
+        ------
+        ConvergenceError : it does not get there.
+        """
+        residual, direction, image = np.empty_like(load), np.zeros_like(load), np.zeros_like(load)
+        load.reshape(-1)[self._fixed] = 0.0
+        self.multiply(solution, image)
+        np.subtract(load, image, out=residual)
+        scale = np.sqrt(_dot(load, load))
+        target = max(rtol * scale, _ROUNDING * np.sqrt(work * self._bound * self._largest_diagonal))
+        energy = 0.0
+        for iteration in range(_MAX_ITERATIONS + 1):
+            error = np.sqrt(_dot(residual, residual))
+            if error <= target:
+                return iteration, residual
+            if iteration == _MAX_ITERATIONS:
+                break
+            np.multiply(residual, 1 / error, out=self._levels[0].load, casting="same_kind")
+            step = self._cycle()
+            # Flexible: the single-precision cycle is not exactly the same symmetric map every time.
+            energy_before, energy = energy, error * _dot(residual, step)
+            _combine(error, step, energy / energy_before if energy_before else 0.0, direction)
+            length = energy / self.multiply(direction, image)
+            _combine(length, direction, 1.0, solution)
+            _combine(-length, image, 1.0, residual)
+        raise ConvergenceError(
+            "elastic equilibrium", iterations=iteration, residual=float(error / scale), tolerance=rtol
+        )
+
+    def _cycle(self, depth: int = 0) -> Single:
+        """V-cycle from zero for the load of a level."""
+        level = self._levels[depth]
+        if depth == len(self._factors):
+            level.solution.reshape(-1)[self._unknowns] = self._coarsest @ level.load.reshape(-1)[self._unknowns]
+            return level.solution
+        below = self._levels[depth + 1]
+        level.smooth(self._bound, from_zero=True)
+        _core.restrict_to(self._factors[depth], level.residual(), below.load)
+        error = self._cycle(depth + 1)
+        below.box.fill_halo(error)
+        _core.add_prolonged(self._factors[depth], error, level.solution)
+        level.solution.reshape(-1)[level.fixed] = 0.0
+        level.smooth(self._bound)
+        return level.solution
+
+
+def _fixed_entries(box: Box, held: Bool | None) -> npt.NDArray[np.intp]:
+    """Flat indices into a vector of what an operator writes and must be 0: held displacements, a periodic halo."""
+    fixed = np.zeros((3, *box.shape), dtype=bool)
+    if held is not None:
+        fixed[:, *box.owned] = held
+    if box.periodic[2]:
+        fixed[..., 0] = fixed[..., box.nodes[2] + 1 :] = True
+    return np.flatnonzero(fixed)
+
+
+def _coarsening(level: _Level) -> tuple[int, int, int] | None:
+    """Factors along the axes, or None for the coarsest level."""
+    box = level.box
+    if 3 * np.prod(box.nodes) <= _MAX_DENSE:
+        return None
+    can = [n % 2 == 0 and n > 2 if wraps else n > 1 for n, wraps in zip(box.cells, box.periodic, strict=True)]
+    if not any(can):
+        return None
+    shortest = level.spacing[can].min()
+    nx, ny, nz = (2 if c and h <= _LONGER * shortest else 1 for c, h in zip(can, level.spacing, strict=True))
+    return nx, ny, nz
+
+
+def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float) -> _Level:
+    cells = tuple(-(-n // factor) for n, factor in zip(level.box.cells, factors, strict=True))
+    box = Box((cells[0], cells[1], cells[2]), level.box.periodic)
+    of_cells = np.zeros((len(level.of_cells), *cells), dtype=np.float32)
+    for offset in product(*(range(factor) for factor in factors)):
+        children = level.of_cells[:, *(slice(o, None, f) for o, f in zip(offset, factors, strict=True))]
+        of_cells[:, *(slice(n) for n in children.shape[1:])] += children
+    of_cells /= np.prod(factors)
+    held = None
+    if level.held is not None:
+        # A coarse node is held like the fine node at its place, or like the last one when it lies outside.
+        nearest = (
+            np.minimum(np.arange(n) * f, m - 1) for n, f, m in zip(box.nodes, factors, level.box.nodes, strict=True)
+        )
+        held = level.held[np.ix_(range(3), *nearest)]
+    return _Level(box, level.spacing * factors, constants, of_cells, held)
+
+
+def _largest_eigenvalue(constants: Float, spacing: Float) -> float:
+    """Of the diagonally scaled operator: the largest of an element is a bound for any body of them."""
+    box = Box((1, 1, 1), (False, False, False))
+    largest = 0.0
+    for material in constants:
+        matrix = _dense(_core.VoxelOperator(material[None], spacing, box.weights(np.ones((1, 1, 1, 1)), np.float64)), box)
+        scaling = 1 / np.sqrt(np.diag(matrix))
+        largest = max(largest, float(np.linalg.eigvalsh(scaling[:, None] * matrix * scaling)[-1]))
+    return largest
+
+
+def _dense(operator: _core.VoxelOperator, box: Box) -> Float:
+    """The operator as a matrix over the owned nodes."""
+    n = 3 * int(np.prod(box.nodes))
+    x, y = box.vector(), box.vector()
+    matrix = np.empty((n, n))
+    for column, entry in enumerate(np.ndindex(3, *box.nodes)):
+        at = (entry[0], entry[1] + 1, entry[2] + 1, entry[3] + 1)
+        x[at] = 1.0
+        box.fill_halo(x)
+        operator.multiply(x, y)
+        matrix[column] = y[:, *box.owned].ravel()
+        x[at] = 0.0
+    return matrix
+
+
+def _pseudo_inverse(level: _Level, constants: Float) -> tuple[npt.NDArray[np.intp], Single]:
+    """Flat indices of the unknowns of the coarsest level, and the inverse of its matrix without rigid motions."""
+    box = level.box
+    unknown = (level.inverse_diagonal[:, *box.owned] > 0).ravel()
+    operator = _core.VoxelOperator(constants, level.spacing, box.weights(level.of_cells, np.float64))
+    matrix = _dense(operator, box)[np.ix_(unknown, unknown)]
+    eigenvalues, modes = np.linalg.eigh(matrix)
+    stiff = eigenvalues > _RIGID * eigenvalues[-1]
+    inverse = (modes[:, stiff] / eigenvalues[stiff]) @ modes[:, stiff].T
+    places = np.arange(3 * np.prod(box.shape)).reshape(3, *box.shape)[:, *box.owned]
+    return places.ravel()[unknown], inverse.astype(np.float32)
+
+
+def _combine(a: float, x: Float | Single, b: float, y: Float) -> None:
+    """y <- a x + b y. In columns, which vectorises; a row of a vector is a multiple of eight numbers."""
+    _core.combine(np.full(8, a), x.reshape(-1, 8), np.full(8, b), y.reshape(-1, 8))
+
+
+def _dot(x: Float, y: Float | Single) -> float:
+    return float(_core.dot(x.reshape(-1, 8), y.reshape(-1, 8)).sum())
