@@ -209,11 +209,12 @@ py::tuple elastic_fields(const py::array& stiffness, const py::array& weights, c
   auto stress = new_array<double>(nx, ny, nz, n_components);
   const auto strain_view = view<double>(strain, "strain", stress_free.shape);
   const auto stress_view = view<double>(stress, "stress", stress_free.shape);
+  double energy;
   {
     py::gil_scoped_release nogil;
-    voxel::elastic_fields(cells, stress_free, in, strain_view, stress_view);
+    energy = voxel::elastic_fields(cells, stress_free, in, strain_view, stress_view);
   }
-  return py::make_tuple(strain, stress);
+  return py::make_tuple(energy, strain, stress);
 }
 
 }  // namespace

@@ -80,8 +80,9 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
   return h[0] * h[1] * h[2] * std::accumulate(work.begin(), work.end(), 0.);
 }
 
-void elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<const double, 4> u,
-                    View<double, 4> strain, View<double, 4> stress) {
+double elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<const double, 4> u,
+                      View<double, 4> strain, View<double, 4> stress) {
+  std::vector<double> energy(static_cast<std::size_t>(strain.shape[0]), 0.);
   for_ranges(strain.shape[0], planes_per_thread, [&](index begin, index end) {
     for (index i = begin; i < end; ++i) {
       for (index j = 0; j < strain.shape[1]; ++j) {
@@ -104,7 +105,8 @@ void elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<
           elastic[4] = gradient[0][2] + gradient[2][0] - stress_free[4];
           elastic[5] = gradient[0][1] + gradient[1][0] - stress_free[5];
           double response[6];
-          const bool exists = find_stress(cells, i + 1, j + 1, k + 1, elastic, response);
+          const bool exists = find_stress(cells, i + 1, j + 1, k + 1, elastic, response);  // 0 where there is none
+          for (int p = 0; p < 6; ++p) energy[static_cast<std::size_t>(i)] += elastic[p] * response[p] / 2;
           for (index p = 0; p < 6; ++p) {
             *strain.at(i, j, k, p) = exists ? elastic[p] : std::numeric_limits<double>::quiet_NaN();
             *stress.at(i, j, k, p) = exists ? response[p] : std::numeric_limits<double>::quiet_NaN();
@@ -113,6 +115,8 @@ void elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<
       }
     }
   });
+  const auto& h = cells.spacing;
+  return h[0] * h[1] * h[2] * std::accumulate(energy.begin(), energy.end(), 0.);
 }
 
 }  // namespace chemomech::voxel

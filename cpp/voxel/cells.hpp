@@ -21,8 +21,8 @@ struct Cells {
 double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, View<double, 4> loads);
 
 // strain (nx, ny, nz, 6): mean over each cell of the strain of u (3, X, Y, Z), halo filled, less eps0; stress: C times
-// it, GPa. NaN where there is no cell.
-void elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<const double, 4> u,
-                    View<double, 4> strain, View<double, 4> stress);
+// it, GPa. NaN where there is no cell. Returns their elastic energy, GPa nm^3.
+double elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<const double, 4> u,
+                      View<double, 4> strain, View<double, 4> stress);
 
 }  // namespace chemomech::voxel

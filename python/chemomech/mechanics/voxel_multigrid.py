@@ -10,21 +10,22 @@ traffic; the conjugate gradients around it, in double, hardly notice.
 Vectors live on boxes with a halo, see cpp/voxel/operator.hpp.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from chemomech import _core
 from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
+from chemomech.sparse import factorise
 
 Single = npt.NDArray[np.float32]
 
-#: Degree of the smoother before and after the correction.
-_DEGREE = 3
+#: Degree of the smoother before and after the correction: on the grid of the voxels, where a step costs most, and below.
+_FINEST, _BELOW = 3, 6
 #: Cells at most this much longer than the shortest edge are coarsened along it.
 _LONGER = 1.5
 #: Unknowns of a level that is solved by its dense pseudo-inverse.
@@ -33,6 +34,8 @@ _MAX_DENSE = 300
 #: fractions on the coarsest level reach 1e-6.
 _RIGID = 1e-12
 _MAX_ITERATIONS = 300
+#: What is added to the diagonal of the thin parts, as a share of it.
+_HANGING = 1e-6
 #: Of a sum of a few terms in double precision.
 _ROUNDING = 1e-15
 
@@ -90,8 +93,10 @@ class Box:
 class _Level:
     """One grid in single precision: its operator, what fixes nodes, and room for the vectors of a cycle."""
 
-    def __init__(self, box: Box, spacing: Float, constants: Float, of_cells: Float, held: Bool | None) -> None:
-        self.box, self.spacing, self.of_cells, self.held = box, spacing, of_cells, held
+    def __init__(
+        self, box: Box, spacing: Float, constants: Float, of_cells: Float, held: Bool | None, degree: int
+    ) -> None:
+        self.box, self.spacing, self.of_cells, self.held, self.degree = box, spacing, of_cells, held, degree
         self.fixed = _fixed_entries(box, held)
         self.operator = _core.VoxelOperator32(constants, spacing, box.weights(of_cells, np.float32))
         self.inverse_diagonal = self.operator.inverse_diagonal()
@@ -100,7 +105,7 @@ class _Level:
 
     def smooth(self, bound: float, *, from_zero: bool = False) -> None:
         """Chebyshev polynomial of the fourth kind (Lottes 2023, eq. 3.11) for the diagonally scaled operator."""
-        for step in range(1, _DEGREE + 1):
+        for step in range(1, self.degree + 1):
             start = None if from_zero and step == 1 else self.solution
             if start is not None:
                 self.box.fill_halo(start)
@@ -116,6 +121,50 @@ class _Level:
         self.direction.reshape(-1)[self.fixed] = 0.0
         self.box.fill_halo(self.direction)
         return self.direction
+
+
+class _ThinParts:
+    """The nodes of what is one voxel thin, which no coarse grid resolves and no smoother bends; solved directly.
+
+    Walls, fins and chains of voxels that no solid block of 2 x 2 x 2 contains. With their neighbours held they are small
+    sparse problems, factorised together. A little of the diagonal is added, for what hangs on a hinge or on nothing.
+    """
+
+    def __init__(self, level: _Level, constants: Float) -> None:
+        box = level.box
+        solid = level.of_cells.any(axis=0)
+        thin = _around(solid & ~_opened(solid), box)
+        thin &= (level.inverse_diagonal[:, *box.owned] > 0).any(axis=0)
+        self.exist = bool(thin.any())
+        if not self.exist:
+            return
+        number = np.full(box.shape, -1, dtype=np.int32)
+        owned = number[box.owned]
+        nodes = np.argwhere(thin)
+        owned[thin] = np.arange(len(nodes))
+        element = _element(constants.mean(axis=0), level.spacing)
+        weight = box.weights(solid[None].astype(np.float32), np.float32)[0]
+        blocks = np.zeros((len(nodes), 27, 3, 3))
+        corners = list(product((0, 1), repeat=3))
+        for corner, other in product(range(8), repeat=2):
+            step = np.subtract(corners[other], corners[corner])
+            i, j, k = (nodes + 1 - corners[corner]).T
+            blocks[:, (step + 1) @ (9, 3, 1)] += weight[i, j, k, None, None] * element[:, corner, :, other]
+        steps = np.array(list(product((0, 1, 2), repeat=3)))
+        i, j, k = np.moveaxis(nodes[:, None] + steps, -1, 0)
+        columns = number[i, j, k]
+        linked = (columns >= 0) & blocks.any(axis=(2, 3))
+        pointers = np.concatenate([[0], np.cumsum(linked.sum(axis=1))])
+        matrix = sp.csr_array(sp.bsr_array((blocks[linked], columns[linked], pointers)))
+        matrix = matrix + sp.diags_array(_HANGING * matrix.diagonal())
+        places = np.arange(3 * np.prod(box.shape)).reshape(3, *box.shape)[:, *box.owned]
+        entries = np.moveaxis(places[:, thin], 0, -1).ravel()
+        free = level.inverse_diagonal.reshape(-1)[entries] > 0
+        self._entries = entries[free]
+        self._solve = factorise(matrix[free][:, free])
+
+    def correct(self, residual: Single, solution: Single) -> None:
+        solution.reshape(-1)[self._entries] += self._solve(residual.reshape(-1)[self._entries].astype(float))
 
 
 class Multigrid:
@@ -139,7 +188,8 @@ class Multigrid:
         self._operator = _core.VoxelOperator(constants, spacing, self.weights)
         self._fixed = _fixed_entries(box, held)
         self._bound = 0.0
-        self._levels = [_Level(box, spacing, constants, of_cells.astype(np.float32), held)]
+        self._levels = [_Level(box, spacing, constants, of_cells.astype(np.float32), held, _FINEST)]
+        self._thin = _ThinParts(self._levels[0], constants)
         self._factors: list[tuple[int, int, int]] = []
         while True:
             level = self._levels[-1]
@@ -204,13 +254,19 @@ class Multigrid:
             level.solution.reshape(-1)[self._unknowns] = self._coarsest @ level.load.reshape(-1)[self._unknowns]
             return level.solution
         below = self._levels[depth + 1]
-        level.smooth(self._bound, from_zero=True)
+        thin = depth == 0 and self._thin.exist
+        if thin:
+            level.solution.fill(0.0)
+            self._thin.correct(level.load, level.solution)
+        level.smooth(self._bound, from_zero=not thin)
         _core.restrict_to(self._factors[depth], level.residual(), below.load)
         error = self._cycle(depth + 1)
         below.box.fill_halo(error)
         _core.add_prolonged(self._factors[depth], error, level.solution)
         level.solution.reshape(-1)[level.fixed] = 0.0
         level.smooth(self._bound)
+        if thin:
+            self._thin.correct(level.residual(), level.solution)
         return level.solution
 
 
@@ -222,6 +278,36 @@ def _fixed_entries(box: Box, held: Bool | None) -> npt.NDArray[np.intp]:
     if box.periodic[2]:
         fixed[..., 0] = fixed[..., box.nodes[2] + 1 :] = True
     return np.flatnonzero(fixed)
+
+
+def _opened(solid: Bool) -> Bool:
+    """Voxels inside some solid block of two voxels along every axis that has as many."""
+    opened = solid
+    for axis in range(3):
+        if solid.shape[axis] > 1:
+            along = np.moveaxis(opened, axis, 0)
+            opened = np.moveaxis(along[:-1] & along[1:], 0, axis)
+    for axis in range(3):
+        if solid.shape[axis] > 1:
+            opened = _either(opened, axis)
+    return opened
+
+
+def _either(values: Bool, axis: int) -> Bool:
+    """What holds at i - 1 or at i, one entry longer along the axis."""
+    ends = [(0, 0)] * 3
+    ends[axis] = (0, 1)
+    before = np.pad(values, ends)
+    ends[axis] = (1, 0)
+    return before | np.pad(values, ends)
+
+
+def _around(cells: Bool, box: Box) -> Bool:
+    """Nodes (nodes...) of some cells."""
+    nodes = cells
+    for axis, wraps in enumerate(box.periodic):
+        nodes = nodes | np.roll(nodes, 1, axis) if wraps else _either(nodes, axis)
+    return nodes
 
 
 def _coarsening(level: _Level) -> tuple[int, int, int] | None:
@@ -252,15 +338,21 @@ def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float) -> 
             np.minimum(np.arange(n) * f, m - 1) for n, f, m in zip(box.nodes, factors, level.box.nodes, strict=True)
         )
         held = level.held[np.ix_(range(3), *nearest)]
-    return _Level(box, level.spacing * factors, constants, of_cells, held)
+    return _Level(box, level.spacing * factors, constants, of_cells, held, _BELOW)
+
+
+def _element(material: Float, spacing: Float) -> Float:
+    """Stiffness (3, 8, 3, 8) of a brick, of component and corner."""
+    box = Box((1, 1, 1), (False, False, False))
+    weights = box.weights(np.ones((1, 1, 1, 1)), np.float64)
+    return _dense(_core.VoxelOperator(material[None], spacing, weights), box).reshape(3, 8, 3, 8)
 
 
 def _largest_eigenvalue(constants: Float, spacing: Float) -> float:
     """Of the diagonally scaled operator: the largest of an element is a bound for any body of them."""
-    box = Box((1, 1, 1), (False, False, False))
     largest = 0.0
     for material in constants:
-        matrix = _dense(_core.VoxelOperator(material[None], spacing, box.weights(np.ones((1, 1, 1, 1)), np.float64)), box)
+        matrix = _element(material, spacing).reshape(24, 24)
         scaling = 1 / np.sqrt(np.diag(matrix))
         largest = max(largest, float(np.linalg.eigvalsh(scaling[:, None] * matrix * scaling)[-1]))
     return largest
