@@ -170,8 +170,7 @@ void add_prolonged(const std::array<index, 3>& factors, const py::array& coarse,
 voxel::Cells view_cells(const py::array& stiffness, const py::array& weights, const py::array& spacing,
                         const std::array<bool, 3>& periodic, const std::array<index, 4>& box) {
   const auto elasticity = view<const double>(stiffness, "stiffness", std::array<index, 3>{any, 6, 6});
-  return {elasticity,
-          view<const double>(weights, "weights", std::array{elasticity.shape[0], box[1], box[2], box[3]}),
+  return {elasticity, view<const double>(weights, "weights", std::array{elasticity.shape[0], box[1], box[2], box[3]}),
           read_spacing(spacing), periodic};
 }
 
@@ -189,7 +188,7 @@ View<T, 4> view_around(const py::array& array, const char* name, const std::arra
 }
 
 double eigenstrain_loads(const py::array& stiffness, const py::array& weights, const py::array& spacing,
-                       const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& out) {
+                         const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& out) {
   const auto strain = view<const double>(eigenstrain, "eigenstrain", std::array<index, 4>{any, any, any, 6});
   const auto loads = view_around<double>(out, "out", strain.shape, periodic);
   const auto cells = view_cells(stiffness, weights, spacing, periodic, loads.shape);

@@ -58,7 +58,8 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
             double stress[6];
             if (!find_stress(cells, i + 1, j + 1, k + 1, eigenstrain.at(i, j, k), stress)) continue;
             if (corner == 0) {  // once for every cell
-              for (index p = 0; p < 6; ++p) work[static_cast<std::size_t>(plane)] += stress[p] * *eigenstrain.at(i, j, k, p);
+              for (index p = 0; p < 6; ++p)
+                work[static_cast<std::size_t>(plane)] += stress[p] * *eigenstrain.at(i, j, k, p);
             }
             double* const sum = sums.data() + 3 * k;
             for (int a = 0; a < 3; ++a) {

@@ -12,8 +12,8 @@ namespace chemomech::voxel {
 struct Cells {
   View<const double, 3> stiffness;
   View<const double, 4> weights;
-  std::array<double, 3> spacing;   // nm
-  std::array<bool, 3> periodic;    // axes along which the last cell is the first one's neighbour
+  std::array<double, 3> spacing;  // nm
+  std::array<bool, 3> periodic;   // axes along which the last cell is the first one's neighbour
 };
 
 // loads (3, X, Y, Z) = integral of B^T C eps0 over the cells, GPa nm^2; owned nodes are written. What eps0

@@ -395,13 +395,13 @@ void smooth_from_zero(View<const Real, 4> inverse_diagonal, View<const Real, 4> 
   });
 }
 
-#define CHEMOMECH_INSTANTIATE(Real)                                                                               \
-  template Operator<Real> make_operator(std::vector<Element<Real>>, View<const Real, 4>);                         \
-  template void inverse_diagonal(const Operator<Real>&, View<Real, 4>);                                           \
-  template double multiply(const Operator<Real>&, View<const Real, 4>, View<Real, 4>);                            \
-  template void residual(const Operator<Real>&, View<const Real, 4>, View<const Real, 4>, View<Real, 4>);         \
-  template void smooth(const Operator<Real>&, View<const Real, 4>, View<const Real, 4>, View<const Real, 4>,      \
-                       View<Real, 4>, Real, Real, View<Real, 4>);                                                 \
+#define CHEMOMECH_INSTANTIATE(Real)                                                                          \
+  template Operator<Real> make_operator(std::vector<Element<Real>>, View<const Real, 4>);                    \
+  template void inverse_diagonal(const Operator<Real>&, View<Real, 4>);                                      \
+  template double multiply(const Operator<Real>&, View<const Real, 4>, View<Real, 4>);                       \
+  template void residual(const Operator<Real>&, View<const Real, 4>, View<const Real, 4>, View<Real, 4>);    \
+  template void smooth(const Operator<Real>&, View<const Real, 4>, View<const Real, 4>, View<const Real, 4>, \
+                       View<Real, 4>, Real, Real, View<Real, 4>);                                            \
   template void smooth_from_zero(View<const Real, 4>, View<const Real, 4>, View<Real, 4>, Real, View<Real, 4>);
 CHEMOMECH_INSTANTIATE(float)
 CHEMOMECH_INSTANTIATE(double)

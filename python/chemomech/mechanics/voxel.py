@@ -29,14 +29,13 @@ class Equilibrium:
 
     Attributes
     ----------
-    elastic_energy_aJ : that of elastic_strain, 1 aJ = 1 GPa nm^3. The strain of a brick also varies inside it, by what a
-        constant eigenstrain and a trilinear displacement fail to match; leaving that out makes the error of the energy
-        some times smaller.
+    elastic_energy_aJ : of elastic_strain, 1 aJ = 1 GPa nm^3. The strain of a brick also varies inside it, by what a
+        constant eigenstrain and a trilinear displacement fail to match; without that the energy converges sooner.
     minimum_aJ : the least value of the discrete energy, that variation included. Its derivative with respect to an
         eigenstrain is exactly minus the stress times the volume of a voxel, so a descent in composition follows it.
     displacement_nm : (nx+1, ny+1, nz+1, 3), without rigid motion; NaN where there is no voxel.
-    elastic_strain : (nx, ny, nz, 6) mean strain of a voxel less its eigenstrain, Voigt order aa, bb, cc, bc, ac, ab with
-        engineering shears; NaN where there is no voxel.
+    elastic_strain : (nx, ny, nz, 6) mean strain of a voxel less its eigenstrain, Voigt order aa, bb, cc, bc, ac, ab
+        with engineering shears; NaN where there is no voxel.
     stress_GPa : (nx, ny, nz, 6), likewise.
     iterations : of the conjugate gradients.
     """
@@ -148,7 +147,7 @@ class VoxelBody:
         if not 0 < rtol < 1:
             raise InputError(f"rtol must lie between 0 and 1, got {rtol}")
         multigrid, box = self._multigrid, self._box
-        load, solution = box.vector(), box.vector()
+        load, solution = box.vector(np.float64), box.vector(np.float64)
         cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, self.periodic)
         work = _core.eigenstrain_loads(*cells, eigenstrain, load)
         if start is not None:
@@ -216,7 +215,7 @@ def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
     shape = solid.shape + (1,) * (field.ndim - 3)
     total = np.where(solid.reshape(shape), field, 0.0).sum(axis=axis)
     count = solid.sum(axis=axis).reshape(total.shape[:2] + (1,) * (field.ndim - 3))
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
 class _RigidMotions:

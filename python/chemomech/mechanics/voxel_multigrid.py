@@ -12,6 +12,7 @@ Vectors live on boxes with a halo, see cpp/voxel/operator.hpp.
 
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,13 @@ from chemomech.errors import ConvergenceError
 from chemomech.sparse import factorise
 
 Single = npt.NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 
 #: Degree of the smoother before and after the correction, on the grid of the voxels, the next and all below it. A step
 #: on the first costs most; the lower grids, where a body with voids is a foam of fractions, are nearly solved. At 64^3
-#: degree 3 throughout takes 26 iterations with 30 % voids, these take 14, in two thirds of the time.
-_DEGREES = (3, 10, 20)
+#: voxels, solid and with 30 % voids, these take 10 and 15 iterations; 3 throughout takes 8 and 26, and 1.5 times the
+#: time with voids; 3, 10, 20 takes 7 and 14, and the same time.
+_DEGREES = (2, 10, 20)
 #: Cells at most this much longer than the shortest edge are coarsened along it.
 _LONGER = 1.5
 #: Unknowns of a level that is solved by its dense pseudo-inverse.
@@ -71,17 +74,17 @@ class Box:
         nx, ny, nz = self.nodes
         return slice(1, nx + 1), slice(1, ny + 1), slice(1, nz + 1)
 
-    def vector(self, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[np.generic]:
+    def vector(self, dtype: type[Real]) -> npt.NDArray[Real]:
         return np.zeros((3, *self.shape), dtype)
 
-    def fill_halo(self, values: npt.NDArray[np.generic]) -> None:
+    def fill_halo(self, values: npt.NDArray[Real]) -> None:
         """Copy periodic images into the halo of (..., X, Y, Z)."""
         for axis, (n, periodic) in enumerate(zip(self.nodes, self.periodic, strict=True)):
             if periodic:
                 along = np.moveaxis(values, axis - 3, 0)
                 along[0], along[n + 1] = along[n], along[1]
 
-    def weights(self, of_cells: Float, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    def weights(self, of_cells: Float | Single, dtype: type[Real]) -> npt.NDArray[Real]:
         """Cell weights (m, nx, ny, nz) where the operator reads them."""
         padded = np.zeros((len(of_cells), *self.shape), dtype)
         padded[:, *(slice(1, n + 1) for n in self.cells)] = of_cells
@@ -96,7 +99,7 @@ class _Level:
     """One grid in single precision: its operator, what fixes nodes, and room for the vectors of a cycle."""
 
     def __init__(
-        self, box: Box, spacing: Float, constants: Float, of_cells: Float, held: Bool | None, degree: int
+        self, box: Box, spacing: Float, constants: Float, of_cells: Single, held: Bool | None, degree: int
     ) -> None:
         self.box, self.spacing, self.of_cells, self.held, self.degree = box, spacing, of_cells, held, degree
         self.fixed = _fixed_entries(box, held)
@@ -106,7 +109,7 @@ class _Level:
         self.load, self.solution, self.spare, self.direction = (box.vector(np.float32) for _ in range(4))
 
     def smooth(self, bound: float, *, from_zero: bool = False) -> None:
-        """Chebyshev polynomial of the fourth kind (Lottes 2023) for the scaled operator, whose spectrum ends at bound."""
+        """Chebyshev polynomial of the fourth kind (Lottes 2023); `bound` is that of the scaled operator's spectrum."""
         for step in range(1, self.degree + 1):
             start = None if from_zero and step == 1 else self.solution
             if start is not None:
@@ -127,13 +130,13 @@ class _Level:
 class _ThinParts:
     """The nodes of what is one voxel thin, which no coarse grid resolves and no smoother bends; solved directly.
 
-    Walls, fins and chains of voxels that no solid block of 2 x 2 x 2 contains. With their neighbours held they are small
-    sparse problems, factorised together. A little of the diagonal is added, for what hangs on a hinge or on nothing.
+    Walls, fins and chains of voxels that no solid block of 2 x 2 x 2 contains. With their neighbours held they are
+    small sparse problems, factorised together. A little of the diagonal is added, for what hangs on a hinge or nothing.
     """
 
     def __init__(self, level: _Level, constants: Float) -> None:
         box = level.box
-        solid = level.of_cells.any(axis=0)
+        solid = np.asarray(level.of_cells.any(axis=0))
         thin = _around(solid & ~_opened(solid), box)
         thin &= (level.inverse_diagonal[:, *box.owned] > 0).any(axis=0)
         self.exist = bool(thin.any())
@@ -339,7 +342,7 @@ def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float, deg
         nearest = (
             np.minimum(np.arange(n) * f, m - 1) for n, f, m in zip(box.nodes, factors, level.box.nodes, strict=True)
         )
-        held = level.held[np.ix_(range(3), *nearest)]
+        held = level.held[np.ix_(np.arange(3), *nearest)]
     return _Level(box, level.spacing * factors, constants, of_cells, held, degree)
 
 
@@ -363,7 +366,7 @@ def _largest_eigenvalue(constants: Float, spacing: Float) -> float:
 def _dense(operator: _core.VoxelOperator, box: Box) -> Float:
     """The operator as a matrix over the owned nodes."""
     n = 3 * int(np.prod(box.nodes))
-    x, y = box.vector(), box.vector()
+    x, y = box.vector(np.float64), box.vector(np.float64)
     matrix = np.empty((n, n))
     for column, entry in enumerate(np.ndindex(3, *box.nodes)):
         at = (entry[0], entry[1] + 1, entry[2] + 1, entry[3] + 1)
