@@ -106,9 +106,9 @@ double elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, Vie
           elastic[4] = gradient[0][2] + gradient[2][0] - stress_free[4];
           elastic[5] = gradient[0][1] + gradient[1][0] - stress_free[5];
           double response[6];
-          const bool exists = find_stress(cells, i + 1, j + 1, k + 1, elastic, response);  // 0 where there is none
-          for (int p = 0; p < 6; ++p) energy[static_cast<std::size_t>(i)] += elastic[p] * response[p] / 2;
+          const bool exists = find_stress(cells, i + 1, j + 1, k + 1, elastic, response);
           for (index p = 0; p < 6; ++p) {
+            if (exists) energy[static_cast<std::size_t>(i)] += elastic[p] * response[p] / 2;
             *strain.at(i, j, k, p) = exists ? elastic[p] : std::numeric_limits<double>::quiet_NaN();
             *stress.at(i, j, k, p) = exists ? response[p] : std::numeric_limits<double>::quiet_NaN();
           }
