@@ -22,7 +22,7 @@ template <class Real>
 using Vector = lanes<Real, width<Real>>;
 
 // What a tile keeps from one plane of cells to the next fits the second-level cache.
-constexpr index tile_bytes = 1 << 18;
+constexpr index tile_bytes = 1 << 19;
 constexpr index elements_per_thread = 1 << 16;  // of a vector
 
 // The last lane of `before` and all but the last of `values`.
@@ -44,35 +44,50 @@ inline Vector<Real> load_next(const Real* from) {
 }
 
 // Coefficients of the cells of one vector: those of the only material (weights are applied to the amplitudes) or the
-// weighted sum of two.
+// weighted sum of two. Elements are copies, which no store can change: they stay in registers.
 template <class Real>
 struct OneMaterial {
-  const Element<Real>& element;
-  Vector<Real> weight;
+  Element<Real> element;
+  const Real* weights;
 
-  OneMaterial(const Operator<Real>& body, index cell)
-      : element(body.elements[0]), weight(load<width<Real>>(body.weights.data + cell)) {}
-  Vector<Real> scale(Vector<Real> amplitude) const { return weight * amplitude; }
-  template <class Get>
-  Real operator()(const Get& get) const {
-    return get(element);
-  }
+  explicit OneMaterial(const Operator<Real>& body) : element(body.elements[0]), weights(body.weights.data) {}
+
+  struct Cells {
+    const Element<Real>& element;
+    Vector<Real> weight;
+
+    Vector<Real> scale(Vector<Real> amplitude) const { return weight * amplitude; }
+    template <class Get>
+    Real operator()(const Get& get) const {
+      return get(element);
+    }
+  };
+  Cells at(index cell) const { return {element, load<width<Real>>(weights + cell)}; }
 };
 
 template <class Real>
 struct TwoMaterials {
-  const Element<Real>&first, &second;
-  Vector<Real> first_weight, second_weight;
+  Element<Real> first, second;
+  const Real *first_weights, *second_weights;
 
-  TwoMaterials(const Operator<Real>& body, index cell)
+  explicit TwoMaterials(const Operator<Real>& body)
       : first(body.elements[0]),
         second(body.elements[1]),
-        first_weight(load<width<Real>>(body.weights.data + cell)),
-        second_weight(load<width<Real>>(body.weights.at(1) + cell)) {}
-  Vector<Real> scale(Vector<Real> amplitude) const { return amplitude; }
-  template <class Get>
-  Vector<Real> operator()(const Get& get) const {
-    return first_weight * get(first) + second_weight * get(second);
+        first_weights(body.weights.data),
+        second_weights(body.weights.at(1)) {}
+
+  struct Cells {
+    const Element<Real>&first, &second;
+    Vector<Real> first_weight, second_weight;
+
+    Vector<Real> scale(Vector<Real> amplitude) const { return amplitude; }
+    template <class Get>
+    Vector<Real> operator()(const Get& get) const {
+      return first_weight * get(first) + second_weight * get(second);
+    }
+  };
+  Cells at(index cell) const {
+    return {first, second, load<width<Real>>(first_weights + cell), load<width<Real>>(second_weights + cell)};
   }
 };
 
@@ -156,11 +171,10 @@ class Tile {
   Real* face(index row) { return faces_.data() + (row - first_ + 1) * 12 * length_; }
   Real* carry(index row) { return carry_.data() + (row - first_ + 1) * 12 * length_; }
 
-  // Amplitudes of the four nodes at (plane, row), (plane, row + 1) of component i.
+  // Amplitudes of the four nodes of a row and the next, from the first of them.
   template <bool is_last>
-  void amplitudes(const Real* x, index plane, index row, int i, index k, V (&face)[4]) {
-    const Real* const low = x + ((i * body_.planes() + plane) * body_.rows() + row) * length_ + k;
-    const Real* const high = low + length_;
+  static void amplitudes(const Real* low, index length, V (&face)[4]) {
+    const Real* const high = low + length;
     const V a = load<w>(low), b = load_next<Real, is_last>(low);
     const V c = load<w>(high), d = load_next<Real, is_last>(high);
     const V even_low = a + b, odd_low = b - a, even_high = c + d, odd_high = d - c;
@@ -171,29 +185,33 @@ class Tile {
   }
 
   template <class Part>
-  void for_row(const Part& part) {
+  static void for_row(index length, const Part& part) {
     index k = 0;
-    for (; k + w < length_; k += w) part(std::false_type{}, k);
+    for (; k + w < length; k += w) part(std::false_type{}, k);
     part(std::true_type{}, k);
   }
 
   void find_face(const Real* x, index plane, index row) {
-    for_row([&](auto is_last, index k) {
+    const index length = length_, component = body_.planes() * body_.rows() * length;
+    const Real* const nodes = x + (plane * body_.rows() + row) * length;
+    Real* const ahead = face(row);
+    for_row(length, [=](auto is_last, index k) {
       for (int i = 0; i < 3; ++i) {
         V values[4];
-        amplitudes<is_last>(x, plane, row, i, k, values);
-        for (int m = 0; m < 4; ++m) store(face(row) + (4 * i + m) * length_ + k, values[m]);
+        amplitudes<is_last>(nodes + i * component + k, length, values);
+        for (int m = 0; m < 4; ++m) store(ahead + (4 * i + m) * length + k, values[m]);
       }
     });
   }
 
   // From what all cells before and behind (plane, row) give their nodes to K x at the nodes of (plane, row).
   template <bool completes, class Finish>
-  void finish_nodes(const V (&cells)[3][4], index at, index k, V (&before)[3], const Finish& finish) {
+  static void finish_nodes(const V (&cells)[3][4], Real* pending, index length, index at, index k, V (&before)[3],
+                           const Finish& finish) {
     V sum[3];
     for (int i = 0; i < 3; ++i) {
-      Real* const even_pending = pending_.data() + 2 * i * length_ + k;
-      Real* const odd_pending = even_pending + length_;
+      Real* const even_pending = pending + 2 * i * length + k;
+      Real* const odd_pending = even_pending + length;
       const V even = cells[i][0] - cells[i][2] + load<w>(even_pending);
       const V odd = cells[i][1] - cells[i][3] + load<w>(odd_pending);
       store(even_pending, cells[i][0] + cells[i][2]);
@@ -208,30 +226,36 @@ class Tile {
   }
 
   template <bool completes, class Finish>
-  [[gnu::noinline]] void add_cells(const Real* x, index plane, index row, const Finish& finish) {
+  [[gnu::noinline]] void add_cells(const Real* x, index plane, index row, const Finish& give) {
     if (row < first_) std::fill_n(pending_.data(), pending_.size(), Real{0});
-    const index at = (plane * body_.rows() + row) * length_;
+    // Copies: after every store the compiler would read members again.
+    const Finish finish = give;
+    const Material<Real> material(body_);
+    const index length = length_, component = body_.planes() * body_.rows() * length;
+    const index at = (plane * body_.rows() + row) * length;
+    const Real* const nodes = x + at + body_.rows() * length;
     Real* const behind = face(row);
     Real* const carried = carry(row);
+    Real* const pending = pending_.data();
     V before[3] = {};
-    for_row([&](auto is_last, index k) {
+    for_row(length, [&](auto is_last, index k) {
       V even[3][4], odd[3][4];
       for (int i = 0; i < 3; ++i) {
         V ahead[4];
-        amplitudes<is_last>(x, plane + 1, row, i, k, ahead);
+        amplitudes<is_last>(nodes + i * component + k, length, ahead);
         for (int m = 0; m < 4; ++m) {
-          Real* const kept = behind + (4 * i + m) * length_ + k;
+          Real* const kept = behind + (4 * i + m) * length + k;
           const V values = load<w>(kept);
           store(kept, ahead[m]);
           even[i][m] = ahead[m] + values;
           odd[i][m] = ahead[m] - values;
         }
       }
-      apply_element<Real>(Material<Real>(body_, at + k), even, odd);
+      apply_element<Real>(material.at(at + k), even, odd);
       V cells[3][4];
       for (int i = 0; i < 3; ++i) {
         for (int m = 0; m < 4; ++m) {
-          Real* const kept = carried + (4 * i + m) * length_ + k;
+          Real* const kept = carried + (4 * i + m) * length + k;
           if (m == 0) {  // its even part is a translation
             cells[i][m] = load<w>(kept) - odd[i][m];
             store(kept, odd[i][m]);
@@ -241,7 +265,7 @@ class Tile {
           }
         }
       }
-      finish_nodes<completes>(cells, at, k, before, finish);
+      finish_nodes<completes>(cells, pending, length, at, k, before, finish);
     });
   }
 
@@ -249,19 +273,20 @@ class Tile {
   template <bool completes, class Finish>
   void pass(index plane, index row, const Finish& finish) {
     if (row < first_) std::fill_n(pending_.data(), pending_.size(), Real{0});
-    const index at = (plane * body_.rows() + row) * length_;
+    const index length = length_, at = (plane * body_.rows() + row) * length;
     Real* const carried = carry(row);
+    Real* const pending = pending_.data();
     V before[3] = {};
-    for_row([&](auto, index k) {
+    for_row(length, [&](auto, index k) {
       V cells[3][4];
       for (int i = 0; i < 3; ++i) {
         for (int m = 0; m < 4; ++m) {
-          Real* const kept = carried + (4 * i + m) * length_ + k;
+          Real* const kept = carried + (4 * i + m) * length + k;
           cells[i][m] = load<w>(kept);
           store(kept, V{});
         }
       }
-      finish_nodes<completes>(cells, at, k, before, finish);
+      finish_nodes<completes>(cells, pending, length, at, k, before, finish);
     });
   }
 
