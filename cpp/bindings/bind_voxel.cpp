@@ -1,213 +1,234 @@
 #include <pybind11/stl.h>
 
-#include <algorithm>
+#include <utility>
 
 #include "bindings/arrays.hpp"
-#include "voxel/elasticity.hpp"
+#include "voxel/cells.hpp"
+#include "voxel/element.hpp"
+#include "voxel/operator.hpp"
+#include "voxel/transfer.hpp"
 
 namespace chemomech {
 namespace {
 
-using Spacing = std::array<double, 3>;
-using Doubled = std::array<bool, 3>;
-
-voxel::Stiffness orthorhombic(const std::array<double, 9>& c) {
-  return {c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]};
+std::array<double, 3> read_spacing(const py::array& spacing) {
+  const auto given = view<const double>(spacing, "spacing", std::array<index, 1>{3});
+  return {given.data[0], given.data[1], given.data[2]};
 }
 
-// A body whose arrays stay alive and cannot be written to from outside.
-template <template <class> class Cells, class Real>
-struct HeldBody {
-  HeldBody(const std::array<double, 9>& constants, const Spacing& spacing, py::array given, const py::array& free)
-      : made_of(std::move(given)) {
-    std::array<index, 3> n;
-    if constexpr (std::is_same_v<Cells<Real>, voxel::Voxels<Real>>) {
-      body.cells.element = voxel::make_element<Real>(orthorhombic(constants), spacing);
-      body.cells.weight = view<const float>(made_of, "weight", std::array<index, 3>{any, any, any});
-      n = body.cells.weight.shape;
-    } else {
-      body.cells.stiffness = orthorhombic(constants);
-      body.cells.spacing = spacing;
-      body.cells.moment = view<const float>(made_of, "moment", std::array<index, 4>{27, any, any, any});
-      const auto& shape = body.cells.moment.shape;
-      n = {shape[1], shape[2], shape[3]};
+// A vector (3, X, Y, Z) on a box with halo.
+template <class T>
+View<T, 4> vector_view(const py::array& array, const char* name, const std::array<index, 3>& box = {any, any, any}) {
+  const auto vector = view<T>(array, name, std::array<index, 4>{3, box[0], box[1], box[2]});
+  if (vector.shape[1] < 3 || vector.shape[2] < 3 || vector.shape[3] < 3 || vector.shape[3] % voxel::row_padding != 0) {
+    throw py::value_error(std::string(name) + " must have three planes and rows or more, and rows of a multiple of " +
+                          std::to_string(voxel::row_padding) + ", got " + shape_text(array));
+  }
+  return vector;
+}
+
+// An operator with the weights of a Python array, which it keeps.
+template <class Real>
+struct HeldOperator {
+  HeldOperator(const py::array& constants, const py::array& spacing, py::array weights_in)
+      : weights(std::move(weights_in)), body(make(constants, read_spacing(spacing), weights)) {}
+
+  static voxel::Operator<Real> make(const py::array& constants, const std::array<double, 3>& spacing,
+                                    const py::array& weights) {
+    const auto given = view<const double>(constants, "constants", std::array<index, 2>{any, 9});
+    const index materials = given.shape[0];
+    if (materials != 1 && materials != 2) {
+      throw py::value_error("constants must have shape (1, 9) or (2, 9), got " + shape_text(constants));
     }
-    nodes = {3, n[0] + 1, n[1] + 1, n[2] + 1};
-    const auto moves = view<const std::uint8_t>(free, "free", nodes);
-    auto diagonal = new_array<Real>(nodes[0], nodes[1], nodes[2], nodes[3]);
-    {
-      const auto inverse_view = view<Real>(diagonal, "inverse_diagonal", nodes);
-      py::gil_scoped_release nogil;
-      voxel::invert_diagonal(body.cells, moves, inverse_view);
+    const auto of_cells = view<const Real>(weights, "weights", std::array<index, 4>{materials, any, any, any});
+    if (of_cells.shape[1] < 3 || of_cells.shape[2] < 3 || of_cells.shape[3] % voxel::row_padding != 0 ||
+        of_cells.shape[3] == 0) {
+      throw py::value_error("weights must have three planes and rows or more, and rows of a multiple of " +
+                            std::to_string(voxel::row_padding) + ", got " + shape_text(weights));
     }
-    body.held = std::find(moves.data, moves.data + moves.size(), 0) != moves.data + moves.size();
-    diagonal.attr("setflags")(py::arg("write") = false);
-    inverse = diagonal;
-    body.inverse_diagonal = view<const Real>(inverse, "inverse_diagonal", nodes);
+    std::vector<voxel::Element<Real>> elements;
+    for (index material = 0; material < materials; ++material) {
+      elements.push_back(voxel::make_element<Real>(given.at(material), spacing.data()));
+    }
+    return voxel::make_operator(std::move(elements), of_cells);
   }
 
-  voxel::Body<Cells<Real>, Real> body;
-  std::array<index, 4> nodes;
-  py::array made_of, inverse;
+  template <class T>
+  View<T, 4> view_of(const py::array& array, const char* name) const {
+    return vector_view<T>(array, name, {body.planes(), body.rows(), body.row_length()});
+  }
+
+  py::array weights;
+  voxel::Operator<Real> body;
 };
 
-template <template <class> class Cells, class Real>
-void multiply(const HeldBody<Cells, Real>& held, const py::array& x, const py::array& out) {
-  const auto in = view<const Real>(x, "x", held.nodes);
-  const auto result = view<Real>(out, "out", held.nodes);
-  require_apart(result, "out", in, "x");
-  py::gil_scoped_release nogil;
-  voxel::multiply(held.body, in, result);
+template <class Real>
+py::array inverse_diagonal(const HeldOperator<Real>& held) {
+  auto out = new_array<Real>(3, held.body.planes(), held.body.rows(), held.body.row_length());
+  const auto out_view = held.template view_of<Real>(out, "out");
+  {
+    py::gil_scoped_release nogil;
+    voxel::inverse_diagonal(held.body, out_view);
+  }
+  return out;
 }
 
-template <template <class> class Cells, class Real>
-void residual(const HeldBody<Cells, Real>& held, const py::array& b, const py::array& x, const py::array& out) {
-  const auto load = view<const Real>(b, "b", held.nodes);
-  const auto in = view<const Real>(x, "x", held.nodes);
-  const auto result = view<Real>(out, "out", held.nodes);
-  require_apart(result, "out", load, "b");
-  require_apart(result, "out", in, "x");
+template <class Real>
+double multiply(const HeldOperator<Real>& held, const py::array& x, const py::array& out) {
+  const auto in = held.template view_of<const Real>(x, "x");
+  const auto y = held.template view_of<Real>(out, "out");
+  require_apart(y, "out", in, "x");
   py::gil_scoped_release nogil;
-  voxel::residual(held.body, load, in, result);
+  return voxel::multiply(held.body, in, y);
 }
 
-template <template <class> class Cells, class Real>
-void smooth(const HeldBody<Cells, Real>& held, const py::array& b, const py::array& x, const py::array& direction,
-            Real alpha, Real beta, const py::array& spare) {
-  const auto load = view<const Real>(b, "b", held.nodes);
-  const auto solution = view<Real>(x, "x", held.nodes);
-  const auto step = view<Real>(direction, "direction", held.nodes);
-  const auto scratch = view<Real>(spare, "spare", held.nodes);
-  for (const auto& [written, name] :
-       {std::pair{solution, "x"}, std::pair{step, "direction"}, std::pair{scratch, "spare"}}) {
+template <class Real>
+void residual(const HeldOperator<Real>& held, const py::array& b, const py::array& x, const py::array& out) {
+  const auto in = held.template view_of<const Real>(x, "x");
+  const auto load = held.template view_of<const Real>(b, "b");
+  const auto r = held.template view_of<Real>(out, "out");
+  require_apart(r, "out", in, "x");
+  if (r.data != load.data) require_apart(r, "out", load, "another part of b");
+  py::gil_scoped_release nogil;
+  voxel::residual(held.body, load, in, r);
+}
+
+template <class Real>
+void smooth(const HeldOperator<Real>& held, const py::array& inverse, const py::array& b,
+            const std::optional<py::array>& x, const py::array& direction, Real alpha, Real beta,
+            const py::array& out) {
+  const auto scaling = held.template view_of<const Real>(inverse, "inverse_diagonal");
+  const auto load = held.template view_of<const Real>(b, "b");
+  const auto in = x ? held.template view_of<const Real>(*x, "x") : View<const Real, 4>{};
+  const auto step = held.template view_of<Real>(direction, "direction");
+  const auto x_new = held.template view_of<Real>(out, "out");
+  require_apart(x_new, "out", step, "direction");
+  for (const auto& [written, name] : {std::pair{step, "direction"}, std::pair{x_new, "out"}}) {
     require_apart(written, name, load, "b");
+    require_apart(written, name, in, "x");
+    require_apart(written, name, scaling, "inverse_diagonal");
   }
-  require_apart(solution, "x", step, "direction");
-  require_apart(scratch, "spare", step, "direction");
-  require_apart(scratch, "spare", solution, "x");
   py::gil_scoped_release nogil;
-  voxel::smooth(held.body, load, solution, step, alpha, beta, scratch);
+  if (x) {
+    voxel::smooth(held.body, scaling, load, in, step, alpha, beta, x_new);
+  } else {
+    voxel::smooth_from_zero(scaling, load, step, beta, x_new);
+  }
 }
 
-template <template <class> class Cells, class Real>
-void smooth_from_zero(const HeldBody<Cells, Real>& held, const py::array& b, const py::array& x,
-                      const py::array& direction, Real beta) {
-  const auto load = view<const Real>(b, "b", held.nodes);
-  const auto solution = view<Real>(x, "x", held.nodes);
-  const auto step = view<Real>(direction, "direction", held.nodes);
-  require_apart(solution, "x", load, "b");
-  require_apart(step, "direction", load, "b");
-  require_apart(solution, "x", step, "direction");
-  py::gil_scoped_release nogil;
-  voxel::smooth_from_zero(held.body, load, solution, step, beta);
-}
-
-template <template <class> class Cells, class Real>
-void bind_body(py::module_& m, const char* name, const char* made_of) {
+template <class Real>
+void bind_operator(py::module_& m, const char* name) {
   using py::arg;
-  using Held = HeldBody<Cells, Real>;
+  using Held = HeldOperator<Real>;
   py::class_<Held>(m, name)
-      .def(py::init<const std::array<double, 9>&, const Spacing&, py::array, const py::array&>(), arg("constants"),
-           arg("spacing"), arg(made_of).noconvert(), arg("free").noconvert())
-      .def_readonly("inverse_diagonal", &Held::inverse)
-      .def("multiply", &multiply<Cells, Real>, arg("x").noconvert(), arg("out").noconvert())
-      .def("residual", &residual<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(), arg("out").noconvert())
-      .def("smooth", &smooth<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(), arg("direction").noconvert(),
-           arg("alpha"), arg("beta"), arg("spare").noconvert())
-      .def("smooth_from_zero", &smooth_from_zero<Cells, Real>, arg("b").noconvert(), arg("x").noconvert(),
-           arg("direction").noconvert(), arg("beta"));
+      .def(py::init<const py::array&, const py::array&, py::array>(), arg("constants").noconvert(),
+           arg("spacing").noconvert(), arg("weights").noconvert())
+      .def("inverse_diagonal", &inverse_diagonal<Real>)
+      .def("multiply", &multiply<Real>, arg("x").noconvert(), arg("out").noconvert())
+      .def("residual", &residual<Real>, arg("b").noconvert(), arg("x").noconvert(), arg("out").noconvert())
+      .def("smooth", &smooth<Real>, arg("inverse_diagonal").noconvert(), arg("b").noconvert(), arg("x").noconvert(),
+           arg("direction").noconvert(), arg("alpha"), arg("beta"), arg("out").noconvert());
 }
 
-std::array<index, 4> nodes_around(const std::array<index, 4>& cells) {
-  return {3, cells[1] + 1, cells[2] + 1, cells[3] + 1};
+// Every coarse row has children, and every fine row parents.
+void require_nested(const std::array<index, 3>& factors, const std::array<index, 4>& fine,
+                    const std::array<index, 4>& coarse) {
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const index factor = factors[axis], fine_extent = fine[axis + 1], coarse_extent = coarse[axis + 1];
+    if (factor != 1 && factor != 2) {
+      throw py::value_error("factors must be 1 or 2, got " + std::to_string(factor));
+    }
+    const bool padded = axis == 2;
+    const bool fits = factor == 1 ? fine_extent == coarse_extent
+                                  : padded || (2 * (coarse_extent - 2) - 1 <= fine_extent - 1 &&
+                                               (fine_extent - 1) / 2 + 1 <= coarse_extent - 1);
+    if (!fits) {
+      throw py::value_error("a coarse box of " + std::to_string(coarse_extent) + " does not cover a fine one of " +
+                            std::to_string(fine_extent) + " along axis " + std::to_string(axis));
+    }
+  }
 }
 
-py::array stress_loads(const py::array& stress, const Spacing& spacing) {
-  const auto in = view<const double>(stress, "stress", std::array<index, 4>{6, any, any, any});
-  const auto nodes = nodes_around(in.shape);
-  auto loads = new_array<double>(nodes[0], nodes[1], nodes[2], nodes[3]);
-  const auto out = view<double>(loads, "loads", nodes);
+void restrict_to(const std::array<index, 3>& factors, const py::array& fine, const py::array& coarse) {
+  const auto from = vector_view<const float>(fine, "fine");
+  const auto to = vector_view<float>(coarse, "coarse");
+  require_nested(factors, from.shape, to.shape);
+  require_apart(to, "coarse", from, "fine");
+  py::gil_scoped_release nogil;
+  voxel::restrict_to(factors, from, to);
+}
+
+void add_prolonged(const std::array<index, 3>& factors, const py::array& coarse, const py::array& fine) {
+  const auto from = vector_view<const float>(coarse, "coarse");
+  const auto to = vector_view<float>(fine, "fine");
+  require_nested(factors, to.shape, from.shape);
+  require_apart(to, "fine", from, "coarse");
+  py::gil_scoped_release nogil;
+  voxel::add_prolonged(factors, from, to);
+}
+
+voxel::Cells view_cells(const py::array& stiffness, const py::array& weights, const py::array& spacing,
+                        const std::array<bool, 3>& periodic, const std::array<index, 4>& box) {
+  const auto elasticity = view<const double>(stiffness, "stiffness", std::array<index, 3>{any, 6, 6});
+  return {elasticity, view<const double>(weights, "weights", std::array{elasticity.shape[0], box[1], box[2], box[3]}),
+          read_spacing(spacing), periodic};
+}
+
+// A vector whose box is that of the cells (nx, ny, nz, 6).
+template <class T>
+View<T, 4> view_around(const py::array& array, const char* name, const std::array<index, 4>& cells,
+                       const std::array<bool, 3>& periodic) {
+  const index nx = cells[0] + (periodic[0] ? 2 : 3), ny = cells[1] + (periodic[1] ? 2 : 3);
+  const auto vector = vector_view<T>(array, name, {nx, ny, any});
+  if (vector.shape[3] < cells[2] + (periodic[2] ? 2 : 3)) {
+    throw py::value_error(std::string(name) + " of shape " + shape_text(array) + " has no room for rows of " +
+                          std::to_string(cells[2]) + " cells and a halo");
+  }
+  return vector;
+}
+
+double eigenstrain_loads(const py::array& stiffness, const py::array& weights, const py::array& spacing,
+                         const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& out) {
+  const auto strain = view<const double>(eigenstrain, "eigenstrain", std::array<index, 4>{any, any, any, 6});
+  const auto loads = view_around<double>(out, "out", strain.shape, periodic);
+  const auto cells = view_cells(stiffness, weights, spacing, periodic, loads.shape);
+  require_apart(loads, "out", strain, "eigenstrain");
+  require_apart(loads, "out", cells.weights, "weights");
+  py::gil_scoped_release nogil;
+  return voxel::eigenstrain_loads(cells, strain, loads);
+}
+
+py::tuple elastic_fields(const py::array& stiffness, const py::array& weights, const py::array& spacing,
+                         const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& u) {
+  const auto stress_free = view<const double>(eigenstrain, "eigenstrain", std::array<index, 4>{any, any, any, 6});
+  const auto in = view_around<const double>(u, "u", stress_free.shape, periodic);
+  const auto cells = view_cells(stiffness, weights, spacing, periodic, in.shape);
+  const auto& [nx, ny, nz, n_components] = stress_free.shape;
+  auto strain = new_array<double>(nx, ny, nz, n_components);
+  auto stress = new_array<double>(nx, ny, nz, n_components);
+  const auto strain_view = view<double>(strain, "strain", stress_free.shape);
+  const auto stress_view = view<double>(stress, "stress", stress_free.shape);
+  double energy;
   {
     py::gil_scoped_release nogil;
-    voxel::stress_loads(in, spacing, out);
+    energy = voxel::elastic_fields(cells, stress_free, in, strain_view, stress_view);
   }
-  return loads;
-}
-
-py::array strain(const py::array& displacement, const Spacing& spacing) {
-  const auto in = view<const double>(displacement, "displacement", std::array<index, 4>{3, any, any, any});
-  for (int axis = 1; axis < 4; ++axis) {
-    if (in.shape[axis] < 2) throw py::value_error("displacement must hold a cell, got " + shape_text(displacement));
-  }
-  auto strains = new_array<double>(6, in.shape[1] - 1, in.shape[2] - 1, in.shape[3] - 1);
-  const auto out = view<double>(strains, "strain", std::array<index, 4>{any, any, any, any});
-  {
-    py::gil_scoped_release nogil;
-    voxel::strain(in, spacing, out);
-  }
-  return strains;
-}
-
-// The extents of a grid with half as many cells, or one more, along the doubled axes.
-std::array<index, 4> coarse_nodes(const std::array<index, 4>& fine, const Doubled& doubled) {
-  std::array<index, 4> coarse = fine;
-  for (int axis = 0; axis < 3; ++axis) {
-    if (doubled[axis]) coarse[axis + 1] = fine[axis + 1] / 2 + 1;
-  }
-  return coarse;
-}
-
-void add_interpolation(const py::array& coarse, const Doubled& doubled, const py::array& fine) {
-  const auto out = view<float>(fine, "fine", std::array<index, 4>{3, any, any, any});
-  const auto in = view<const float>(coarse, "coarse", coarse_nodes(out.shape, doubled));
-  require_apart(out, "fine", in, "coarse");
-  py::gil_scoped_release nogil;
-  voxel::add_interpolation(in, doubled, out);
-}
-
-void restrict_to(const py::array& fine, const Doubled& doubled, const py::array& coarse) {
-  const auto in = view<const float>(fine, "fine", std::array<index, 4>{3, any, any, any});
-  const auto out = view<float>(coarse, "coarse", coarse_nodes(in.shape, doubled));
-  require_apart(out, "coarse", in, "fine");
-  py::gil_scoped_release nogil;
-  voxel::restrict_to(in, doubled, out);
-}
-
-// Of voxels (nx, ny, nz) or of moments (27, nx, ny, nz).
-py::array coarsen(const py::array& fine, const Doubled& doubled) {
-  const auto run = [&](const auto& in, std::array<index, 3> cells) {
-    for (int axis = 0; axis < 3; ++axis) {
-      if (doubled[axis]) cells[axis] = (cells[axis] + 1) / 2;
-    }
-    auto coarse = new_array<float>(27, cells[0], cells[1], cells[2]);
-    const auto out = view<float>(coarse, "coarse", std::array<index, 4>{27, cells[0], cells[1], cells[2]});
-    {
-      py::gil_scoped_release nogil;
-      voxel::coarsen(in, doubled, out);
-    }
-    return py::array(coarse);
-  };
-  if (fine.ndim() == 3) {
-    const auto in = view<const float>(fine, "fine", std::array<index, 3>{any, any, any});
-    return run(in, in.shape);
-  }
-  const auto in = view<const float>(fine, "fine", std::array<index, 4>{27, any, any, any});
-  return run(in, {in.shape[1], in.shape[2], in.shape[3]});
+  return py::make_tuple(energy, strain, stress);
 }
 
 }  // namespace
 
 void bind_voxel(py::module_& m) {
   using py::arg;
-  bind_body<voxel::Voxels, double>(m, "VoxelBody", "weight");
-  bind_body<voxel::Voxels, float>(m, "VoxelBody32", "weight");
-  bind_body<voxel::Porous, float>(m, "PorousBody32", "moment");
-  m.def("voxel_stress_loads", &stress_loads, arg("stress").noconvert(), arg("spacing"));
-  m.def("voxel_strain", &strain, arg("displacement").noconvert(), arg("spacing"));
-  m.def("voxel_add_interpolation", &add_interpolation, arg("coarse").noconvert(), arg("doubled"),
-        arg("fine").noconvert());
-  m.def("voxel_restrict", &restrict_to, arg("fine").noconvert(), arg("doubled"), arg("coarse").noconvert());
-  m.def("voxel_coarsen", &coarsen, arg("fine").noconvert(), arg("doubled"));
+  bind_operator<double>(m, "VoxelOperator");
+  bind_operator<float>(m, "VoxelOperator32");
+  m.attr("row_padding") = voxel::row_padding;
+  m.def("restrict_to", &restrict_to, arg("factors"), arg("fine").noconvert(), arg("coarse").noconvert());
+  m.def("add_prolonged", &add_prolonged, arg("factors"), arg("coarse").noconvert(), arg("fine").noconvert());
+  m.def("eigenstrain_loads", &eigenstrain_loads, arg("stiffness").noconvert(), arg("weights").noconvert(),
+        arg("spacing").noconvert(), arg("periodic"), arg("eigenstrain").noconvert(), arg("out").noconvert());
+  m.def("elastic_fields", &elastic_fields, arg("stiffness").noconvert(), arg("weights").noconvert(),
+        arg("spacing").noconvert(), arg("periodic"), arg("eigenstrain").noconvert(), arg("u").noconvert());
 }
 
 }  // namespace chemomech

@@ -230,124 +230,119 @@ def displace_lines(
     series : (K, 3, 2) nm.
     """
 
-class VoxelBody:
-    """Elasticity of a box of voxels without a matrix; displacements are (3, nx + 1, ny + 1, nz + 1).
+#: Rows of the vectors below are padded to a multiple of this.
+row_padding: int
+
+class VoxelOperator:
+    """The stiffness K of a body of trilinear bricks, without a matrix.
+
+    Vectors are (3, X, Y, Z), component by component, on a box with a halo: owned nodes are 1 .. nodes along each axis,
+    X and Y are two more, Z is padded to a multiple of ``row_padding``. The halo of an x is the caller's to fill (zeros,
+    a periodic image, a neighbour's nodes); along z that of a result is of no use. No output may share memory with an
+    input, but where that is said.
 
     Parameters
     ----------
-    constants : c11, c22, c33, c44, c55, c66, c12, c13, c23, GPa, in the axes of the grid.
-    spacing : edges of a cell, nm.
-    weight : (nx, ny, nz) 1 where there is a cell, 0 where not.
-    free : (3, nx + 1, ny + 1, nz + 1) 0 where a displacement is held.
+    constants : (1, 9) or (2, 9) C11 C22 C33 C44 C55 C66 C12 C13 C23 of each material, GPa, axes of the grid.
+    spacing : (3,) edges of a brick, nm.
+    weights : (materials, X, Y, Z) of the cell between nodes (i, j, k) and (i + 1, j + 1, k + 1): its stiffness is the
+        weighted sum of the materials'; 0 where there is no cell. Kept, not copied.
 
-    Attributes
-    ----------
-    inverse_diagonal : of the matrix; 0 where a displacement is held or has no element.
+    Raises
+    ------
+    TypeError : a wrong dtype.
+    ValueError : a shape that does not fit.
     """
 
-    inverse_diagonal: NDArray[np.float64]
     def __init__(
-        self,
-        constants: Sequence[float],
-        spacing: Sequence[float] | NDArray[np.float64],
-        weight: NDArray[np.float32],
-        free: NDArray[np.uint8],
+        self, constants: NDArray[np.float64], spacing: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> None: ...
-    def multiply(self, x: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        """out = K x, 0 where nothing moves; x must be 0 there."""
-
+    def inverse_diagonal(self) -> NDArray[np.float64]:
+        """(3, X, Y, Z); 0 at nodes without a cell and in the halo."""
+    def multiply(self, x: NDArray[np.float64], out: NDArray[np.float64]) -> float:
+        """out = K x; x . K x, where the halo of x along z is 0, the same to the bit for any number of threads."""
     def residual(self, b: NDArray[np.float64], x: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        """out = b - K x, with the same rule."""
-
+        """out = b - K x; ``out`` may be ``b``."""
     def smooth(
         self,
+        inverse_diagonal: NDArray[np.float64],
         b: NDArray[np.float64],
-        x: NDArray[np.float64],
+        x: NDArray[np.float64] | None,
         direction: NDArray[np.float64],
         alpha: float,
         beta: float,
-        spare: NDArray[np.float64],
+        out: NDArray[np.float64],
     ) -> None:
-        """direction <- alpha direction + beta D^-1 (b - K x), x <- x + direction; `spare` is overwritten."""
+        """direction <- alpha direction + beta D^-1 (b - K x), in place; out = x + direction.
 
-    def smooth_from_zero(
-        self, b: NDArray[np.float64], x: NDArray[np.float64], direction: NDArray[np.float64], beta: float
-    ) -> None:
-        """x = direction = beta D^-1 b, the first step from x = 0."""
+        x may be None, which is zero; then alpha is not used.
+        """
 
-class VoxelBody32:
-    """`VoxelBody` in single precision."""
+class VoxelOperator32:
+    """`VoxelOperator` in single precision, for preconditioners."""
 
-    inverse_diagonal: NDArray[np.float32]
     def __init__(
-        self,
-        constants: Sequence[float],
-        spacing: Sequence[float] | NDArray[np.float64],
-        weight: NDArray[np.float32],
-        free: NDArray[np.uint8],
+        self, constants: NDArray[np.float64], spacing: NDArray[np.float64], weights: NDArray[np.float32]
     ) -> None: ...
-    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def inverse_diagonal(self) -> NDArray[np.float32]: ...
+    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> float: ...
     def residual(self, b: NDArray[np.float32], x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
     def smooth(
         self,
+        inverse_diagonal: NDArray[np.float32],
         b: NDArray[np.float32],
-        x: NDArray[np.float32],
+        x: NDArray[np.float32] | None,
         direction: NDArray[np.float32],
         alpha: float,
         beta: float,
-        spare: NDArray[np.float32],
-    ) -> None: ...
-    def smooth_from_zero(
-        self, b: NDArray[np.float32], x: NDArray[np.float32], direction: NDArray[np.float32], beta: float
+        out: NDArray[np.float32],
     ) -> None: ...
 
-class PorousBody32:
-    """`VoxelBody32` of cells that are partly solid: `moment` (27, nx, ny, nz) from `voxel_coarsen`."""
+def restrict_to(factors: tuple[int, int, int], fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> None:
+    """coarse = P^T fine, P trilinear interpolation between boxes as of `VoxelOperator`; factors 1 or 2 along each axis.
 
-    inverse_diagonal: NDArray[np.float32]
-    def __init__(
-        self,
-        constants: Sequence[float],
-        spacing: Sequence[float] | NDArray[np.float64],
-        moment: NDArray[np.float32],
-        free: NDArray[np.uint8],
-    ) -> None: ...
-    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
-    def residual(self, b: NDArray[np.float32], x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
-    def smooth(
-        self,
-        b: NDArray[np.float32],
-        x: NDArray[np.float32],
-        direction: NDArray[np.float32],
-        alpha: float,
-        beta: float,
-        spare: NDArray[np.float32],
-    ) -> None: ...
-    def smooth_from_zero(
-        self, b: NDArray[np.float32], x: NDArray[np.float32], direction: NDArray[np.float32], beta: float
-    ) -> None: ...
+    Owned node P of the coarse box is node 2 P - 1 of the fine one along an axis of factor 2; the fine halo is filled.
+    """
 
-def voxel_stress_loads(stress: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Loads (3, nx + 1, ny + 1, nz + 1) of mean stresses (6, nx, ny, nz), Voigt order."""
+def add_prolonged(factors: tuple[int, int, int], coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> None:
+    """fine += P coarse, see `restrict_to`."""
 
-def voxel_strain(displacement: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean strains (6, nx, ny, nz), engineering shears, of displacements (3, nx + 1, ny + 1, nz + 1)."""
-
-def voxel_coarsen(fine: NDArray[np.float32], doubled: Sequence[bool]) -> NDArray[np.float32]:
-    """Moments (27, ...) of the solid in cells twice as long along the `doubled` axes.
-
-    Means over a cell, 9 px + 3 py + pz, of xi^px eta^py zeta^pz over its solid part, -1 <= xi, eta, zeta <= 1.
+def eigenstrain_loads(
+    stiffness: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    spacing: NDArray[np.float64],
+    periodic: tuple[bool, bool, bool],
+    eigenstrain: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> float:
+    """Loads of an eigenstrain, the integral of B^T C eps0 in GPa nm^2, at the owned nodes of ``out``.
 
     Parameters
     ----------
-    fine : voxels (nx, ny, nz) of weight 1 or 0, or moments (27, nx, ny, nz).
+    stiffness : (materials, 6, 6) Voigt, engineering shears, orthorhombic, GPa.
+    weights : as of `VoxelOperator`.
+    periodic : axes along which the last cell is the first one's neighbour.
+    eigenstrain : (nx, ny, nz, 6), engineering shears; not read where there is no cell.
+
+    Returns
+    -------
+    the integral of eps0 : C eps0, GPa nm^3.
     """
 
-def voxel_add_interpolation(coarse: NDArray[np.float32], doubled: Sequence[bool], fine: NDArray[np.float32]) -> None:
-    """fine += trilinear interpolation of displacements on a grid coarser by 2 along the `doubled` axes."""
+def elastic_fields(
+    stiffness: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    spacing: NDArray[np.float64],
+    periodic: tuple[bool, bool, bool],
+    eigenstrain: NDArray[np.float64],
+    u: NDArray[np.float64],
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Elastic energy, elastic strain and stress of a displacement u (3, X, Y, Z), halo filled, see `eigenstrain_loads`.
 
-def voxel_restrict(fine: NDArray[np.float32], doubled: Sequence[bool], coarse: NDArray[np.float32]) -> None:
-    """coarse = transpose of the interpolation, applied to `fine`."""
+    Returns
+    -------
+    half the integral of strain : stress, GPa nm^3; mean strain of each cell less the eigenstrain (nx, ny, nz, 6);
+    stress (nx, ny, nz, 6), GPa; NaN where there is no cell.
 
 class Trajectory:
     """A reaction as `integrate_reaction` computed it."""

@@ -1,377 +1,338 @@
-"""Elastic equilibrium of a body of voxels: what an eigenstrain does to a particle with voids.
+"""Elastic equilibrium of a body of voxels under an eigenstrain.
 
-Trilinear hexahedra on a regular grid, aligned with the crystal; removed cells are absent, not soft. The matrix is never
-formed (cpp/voxel). Conjugate gradients in double precision are preconditioned by a geometric multigrid cycle in single
-(voxels are multigrid's natural grid, as for bone: Flaig & Arbenz 2011). Coarse operators are the Galerkin ones, given
-by the moments of the solid in each coarse cell; an axis is coarsened while its cells are among the shortest; Chebyshev
-polynomials smooth. A free body floats: its rigid motions carry no strain, so loads do no work on them, and they are
-taken out of the displacement of every connected piece at the end.
+Every voxel that exists is a trilinear brick; one that does not is absent, not soft, and nodes without a brick drop out.
+The displacement minimises the elastic energy 1/2 int (eps - eps0) : C : (eps - eps0) (Deng SI, eq. 3.4), which is
+K u = f with K = int B^T C B and f = int B^T C eps0. The crystal axes a, b, c are those of the grid.
+
+A free body keeps its shape under the rigid motions of each of its pieces; they store no energy, do no work against an
+eigenstrain, and are taken out of the displacement. Voxels that share no more than an edge or a corner are joined by a
+hinge there, which turns without energy too: energy, strain and stress stay unique, the displacement is one of many.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from chemomech import _core
-from chemomech.arrays import Bool, Float, require_shape
-from chemomech.errors import ConvergenceError, InputError
-from chemomech.mechanics.dislocations import require_positive_definite
-
-Single = npt.NDArray[np.float32]
-
-#: Smoothing steps before and after the correction; they damp the spectrum from this share of its upper end.
-_STEPS, _SMOOTHED = 3, 0.1
-#: An axis is coarsened when its cells are at most this much longer than the shortest.
-_COMPARABLE = 1.5
-#: Displacements of the coarsest grid, which is solved by a dense inverse.
-_COARSEST = 700
-_MAX_ITERATIONS = 500
-#: Eigenvalues of the coarsest matrix below this fraction of the largest are those of rigid motions.
-_RIGID = 1e-6
-#: Steps of the power method for the largest eigenvalue of a coarse matrix, and the factor on what it finds.
-_POWERS, _ROOM = 12, 1.1
+from chemomech.arrays import Bool, Float, Int32, require_shape
+from chemomech.errors import InputError
+from chemomech.mechanics.voxel_multigrid import Box, Multigrid
 
 
-@dataclass(frozen=True, eq=False)
-class VoxelState:
-    """Elastic equilibrium of a body of voxels.
+@dataclass(frozen=True)
+class Equilibrium:
+    """A body of voxels in elastic equilibrium.
 
     Attributes
     ----------
-    displacement_nm : (nx + 1, ny + 1, nz + 1, 3); NaN at nodes without an element.
-    elastic_strain : (nx, ny, nz, 6) mean strain less eigenstrain of each cell, Voigt order aa, bb, cc, bc, ac, ab with
-        engineering shears; NaN where there is no element.
-    stress_GPa : (nx, ny, nz, 6), of that strain.
-    elastic_energy_aJ : half of stress times elastic strain, summed over the cells, aJ = GPa nm^3.
-    functional_aJ : the energy that the finite elements minimise. It counts the variation of strain inside a cell too,
-        which an eigenstrain constant there cannot follow: both converge at second order, this one from above, with an
-        error several times larger.
+    elastic_energy_aJ : of elastic_strain, 1 aJ = 1 GPa nm^3. The strain of a brick also varies inside it, by what a
+        constant eigenstrain and a trilinear displacement fail to match; without that the energy converges sooner.
+    minimum_aJ : the least value of the discrete energy, that variation included. Its derivative with respect to an
+        eigenstrain is exactly minus the stress times the volume of a voxel, so a descent in composition follows it.
+    displacement_nm : (nx+1, ny+1, nz+1, 3), without rigid motion; NaN where there is no voxel.
+    elastic_strain : (nx, ny, nz, 6) mean strain of a voxel less its eigenstrain, Voigt order aa, bb, cc, bc, ac, ab
+        with engineering shears; NaN where there is no voxel.
+    stress_GPa : (nx, ny, nz, 6), likewise.
     iterations : of the conjugate gradients.
     """
 
+    elastic_energy_aJ: float
+    minimum_aJ: float
     displacement_nm: Float
     elastic_strain: Float
     stress_GPa: Float
-    elastic_energy_aJ: float
-    functional_aJ: float
     iterations: int
 
 
-def equilibrium(
-    solid: Bool, spacing_nm: Float, stiffness_GPa: Float, eigenstrain: Float, rtol: float = 1e-8
-) -> VoxelState:
-    """Equilibrium of a body free of traction, void surfaces included.
+class VoxelBody:
+    """An elastic body of voxels, set up once for many eigenstrains.
 
     Parameters
     ----------
-    solid : (nx, ny, nz) bool along a, b, c.
-    spacing_nm : (3,) edges of a cell.
-    stiffness_GPa : (6, 6) Voigt, orthorhombic in these axes.
-    eigenstrain : (nx, ny, nz, 6) stress-free strain of each cell, engineering shears; not read where there is no solid.
-    rtol : relative residual.
+    solid : (nx, ny, nz) which voxels exist, axes a, b, c.
+    spacing_nm : (3,) edges of a voxel.
+    stiffness_GPa : (6, 6) Voigt with engineering shears, orthorhombic; or (2, 6, 6) of two materials that are mixed.
+    share : (nx, ny, nz) of the second material in each voxel, 0 to 1, where there are two.
+    held : (nx+1, ny+1, nz+1, 3) which displacements are 0; none by default, a free body.
+    periodic : axes along which the body repeats itself, with a mean strain of 0.
+
+    Attributes
+    ----------
+    pieces : (nx, ny, nz) int32, the number of the piece a voxel belongs to, from 1; 0 where there is none. Voxels that
+        touch in a face, an edge or a corner are of one piece.
+    n_pieces : how many there are.
+    n_hinged : how many more there would be if voxels that share no face were not joined.
 
     Raises
     ------
-    InputError : a wrong shape, no solid cell, a stiffness that is not orthorhombic, an eigenstrain that is not finite.
-    ConvergenceError : conjugate gradients stopped short of `rtol`.
+    InputError : a shape that does not fit, no voxel, a spacing that is not positive, a stiffness that is not symmetric,
+        positive definite and orthorhombic, a share outside 0 to 1.
+    """
 
-    >>> solid = np.ones((4, 4, 4), dtype=bool)
-    >>> free = equilibrium(solid, np.ones(3), OLIVINE, np.full((4, 4, 4, 6), 0.01))
-    >>> abs(round(free.elastic_energy_aJ, 9))  # a uniform eigenstrain is stress-free
-    0.0
+    def __init__(
+        self,
+        solid: Bool,
+        spacing_nm: Sequence[float] | Float,
+        stiffness_GPa: Float,
+        *,
+        share: Float | None = None,
+        held: Bool | None = None,
+        periodic: tuple[bool, bool, bool] = (False, False, False),
+    ) -> None:
+        solid = np.asarray(solid)
+        require_shape(solid, "solid", (None, None, None))
+        if solid.dtype != bool:
+            raise InputError(f"solid must be an array of bool, got {solid.dtype}")
+        if not solid.any():
+            raise InputError(f"solid of shape {solid.shape} has no voxel; a body needs one or more")
+        spacing = np.asarray(spacing_nm, dtype=float)
+        require_shape(spacing, "spacing_nm", (3,))
+        if not (np.isfinite(spacing).all() and spacing.min() > 0):
+            raise InputError(f"spacing_nm must be three positive lengths, got {spacing.tolist()}")
+        materials = np.asarray(stiffness_GPa, dtype=float)
+        if materials.ndim == 2:
+            materials = materials[None]
+        if materials.shape not in ((1, 6, 6), (2, 6, 6)):
+            raise InputError(f"stiffness_GPa must have shape (6, 6) or (2, 6, 6), got {np.shape(stiffness_GPa)}")
+        nx, ny, nz = solid.shape
+        self.solid, self.spacing_nm, self.stiffness_GPa, self.periodic = solid, spacing, materials, periodic
+        self._constants = np.array([_orthorhombic_constants(material) for material in materials])
+        self._box = Box((nx, ny, nz), periodic)
+        self._held = None
+        if held is not None:
+            require_shape(held, "held", (nx + 1, ny + 1, nz + 1, 3))
+            self._held = _first_images(np.asarray(held, dtype=bool), periodic)
+        self.pieces, self.n_pieces = _label(solid, periodic, np.ones((3, 3, 3)))
+        self.n_hinged = _label(solid, periodic, None)[1] - self.n_pieces
+        self._rigid = _RigidMotions(self._box, self.pieces, spacing, self._held)
+        self.mix(share)
+
+    def mix(self, share: Float | None) -> None:
+        """Give every voxel a new share (nx, ny, nz) of the second material; None where there is one material."""
+        weights = self.solid[None].astype(float)
+        if (share is None) != (len(self.stiffness_GPa) == 1):
+            raise InputError("share goes with two stiffnesses: give both or neither")
+        if share is not None:
+            require_shape(share, "share", self.solid.shape)
+            inside = share[self.solid]
+            if not (inside.min() >= 0 and inside.max() <= 1):
+                raise InputError(f"share must lie between 0 and 1, got {inside.min():g} to {inside.max():g}")
+            second = np.where(self.solid, share, 0.0)
+            weights = np.stack([weights[0] - second, second])
+        self._multigrid = Multigrid(self._box, self.spacing_nm, self._constants, weights, self._held)
+
+    def equilibrium(self, eigenstrain: Float, *, rtol: float = 1e-8, start: Float | None = None) -> Equilibrium:
+        """Equilibrium under a stress-free strain (nx, ny, nz, 6), Voigt with engineering shears.
+
+        Parameters
+        ----------
+        rtol : residual force over the force of the eigenstrain, both as root sums of squares over nodes.
+        start : (nx+1, ny+1, nz+1, 3) nm, a displacement near the answer, as of the step before; NaN counts as 0.
+
+        Raises
+        ------
+        InputError : a shape that does not fit, an eigenstrain that is not finite in a voxel, an rtol outside (0, 1).
+        ConvergenceError : `rtol` is not reached.
+        """
+        eigenstrain = np.ascontiguousarray(eigenstrain, dtype=float)
+        require_shape(eigenstrain, "eigenstrain", (*self.solid.shape, 6))
+        bad = self.solid & ~np.isfinite(eigenstrain).all(axis=-1)
+        if bad.any():
+            i, j, k = np.argwhere(bad)[0].tolist()
+            raise InputError(f"eigenstrain is not finite in {bad.sum()} voxels, first at ({i}, {j}, {k})")
+        if not 0 < rtol < 1:
+            raise InputError(f"rtol must lie between 0 and 1, got {rtol}")
+        multigrid, box = self._multigrid, self._box
+        load, solution = box.vector(np.float64), box.vector(np.float64)
+        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, self.periodic)
+        work = _core.eigenstrain_loads(*cells, eigenstrain, load)
+        if start is not None:
+            self._read(start, solution)
+        iterations, residual = multigrid.solve(load, solution, rtol, work)
+        minimum = work / 2 - np.vdot(solution, load + residual) / 2
+        self._rigid.remove(solution[:, *box.owned])
+        box.fill_halo(solution)
+        energy, strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
+        return Equilibrium(energy, float(minimum), self._write(solution), strain, stress, iterations)
+
+    def void_surface(self) -> Bool:
+        """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
+        outside = ~ndimage.binary_fill_holes(self.solid)
+        void = ~self.solid & ~outside
+        return np.asarray(self.solid & ndimage.binary_dilation(void))
+
+    def _read(self, displacement: Float, vector: Float) -> None:
+        nx, ny, nz = self.solid.shape
+        require_shape(displacement, "start", (nx + 1, ny + 1, nz + 1, 3))
+        owned = displacement[tuple(slice(n) for n in self._box.nodes)]
+        vector[:, *self._box.owned] = np.nan_to_num(np.moveaxis(owned, -1, 0))
+        if self._held is not None:
+            vector[:, *self._box.owned][self._held] = 0.0
+
+    def _write(self, vector: Float) -> Float:
+        nx, ny, nz = self.solid.shape
+        displacement = np.empty((nx + 1, ny + 1, nz + 1, 3))
+        np.copyto(displacement, np.moveaxis(vector[:, 1 : nx + 2, 1 : ny + 2, 1 : nz + 2], 0, -1))
+        absent = self._rigid.node_piece == 0
+        displacement[np.pad(absent, [(0, int(wraps)) for wraps in self.periodic], mode="wrap")] = np.nan
+        return displacement
+
+
+def equilibrium(
+    solid: Bool, spacing_nm: Sequence[float] | Float, stiffness_GPa: Float, eigenstrain: Float, rtol: float = 1e-8
+) -> Equilibrium:
+    """Equilibrium of a free body of voxels under an eigenstrain.
+
+    Parameters
+    ----------
+    solid : (nx, ny, nz) bool, which voxels exist, axes a, b, c.
+    spacing_nm : (3,) edges of a voxel.
+    stiffness_GPa : (6, 6) Voigt with engineering shears, orthorhombic.
+    eigenstrain : (nx, ny, nz, 6) stress-free strain of each voxel, order aa, bb, cc, bc, ac, ab, engineering shears.
+    rtol : residual force over the force of the eigenstrain.
+
+    Raises
+    ------
+    InputError : see `VoxelBody` and its method `equilibrium`.
+    ConvergenceError : `rtol` is not reached.
+
+    >>> strain = np.zeros((4, 4, 4, 6))
+    >>> strain[2:, ..., 0] = 0.05
+    >>> round(equilibrium(np.ones((4, 4, 4), bool), (1, 1, 1), OLIVINE, strain).elastic_energy_aJ, 4)
     """
     return VoxelBody(solid, spacing_nm, stiffness_GPa).equilibrium(eigenstrain, rtol=rtol)
 
 
-class VoxelBody:
-    """A body of voxels, set up once for any number of eigenstrains.
+def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
+    """Mean over the voxels along an axis, b by default, of a field (nx, ny, nz, ...); NaN where there is none.
 
-    Parameters
-    ----------
-    solid, spacing_nm, stiffness_GPa : as for `equilibrium`.
-    held : (nx + 1, ny + 1, nz + 1, 3) bool, displacements that stay zero; none by default.
+    What a projection shows of a strain or a composition (Deng SI, Fig. S8).
+    """
+    shape = solid.shape + (1,) * (field.ndim - 3)
+    total = np.where(solid.reshape(shape), field, 0.0).sum(axis=axis)
+    count = solid.sum(axis=axis).reshape(total.shape[:2] + (1,) * (field.ndim - 3))
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+
+class _RigidMotions:
+    """The translations and rotations that each piece of a body is free to make.
 
     Attributes
     ----------
-    pieces : number of pieces that touch nowhere, not even in a corner.
+    node_piece : (nodes...) int32, the piece a node belongs to, from 1; 0 where there is no voxel.
     """
 
-    def __init__(self, solid: Bool, spacing_nm: Float, stiffness_GPa: Float, *, held: Bool | None = None) -> None:
-        self.spacing_nm = _checked_spacing(spacing_nm)
-        self._constants = _orthorhombic_constants(stiffness_GPa)
-        require_shape(solid, "solid", (None, None, None))
-        if solid.dtype != bool:
-            raise InputError(f"solid must be bool, got {solid.dtype}")
-        if not solid.any():
-            raise InputError("solid holds no cell: there is no body")
-        self.solid = solid
-        self.stiffness_GPa = stiffness_GPa
-        nodes = tuple(n + 1 for n in solid.shape)
-        if held is not None:
-            require_shape(held, "held", (*nodes, 3))
-        free = np.ones((3, *nodes), dtype=np.uint8) if held is None else _planes(~held).astype(np.uint8)
-        self._levels = _hierarchy(solid.astype(np.float32), self.spacing_nm, self._constants, free)
-        self._body = _core.VoxelBody(self._constants, self.spacing_nm, solid.astype(np.float32), free)
-        self._free = held is None or not held.any()
-        self._last: Float | None = None
-
-    @property
-    def pieces(self) -> int:
-        return int(self._pieces[1])
-
-    def equilibrium(self, eigenstrain: Float, *, rtol: float = 1e-8) -> VoxelState:
-        """Equilibrium under an eigenstrain (nx, ny, nz, 6); it starts from the one found before.
-
-        Raises
-        ------
-        InputError, ConvergenceError : as for `equilibrium`.
-        """
-        require_shape(eigenstrain, "eigenstrain", (*self.solid.shape, 6))
-        if not np.isfinite(eigenstrain[self.solid]).all():
-            raise InputError("eigenstrain must be finite in every solid cell")
-        if not 0 < rtol < 1:
-            raise InputError(f"rtol must be between 0 and 1, got {rtol}")
-        own = np.where(self.solid, np.moveaxis(eigenstrain, -1, 0), 0.0)
-        stress = self._stress(own)
-        loads = _core.voxel_stress_loads(stress, self.spacing_nm)
-        loads[self._body.inverse_diagonal == 0] = 0
-        displacement, iterations = self._solve(loads, rtol)
-        elastic = _core.voxel_strain(displacement, self.spacing_nm) - own
-        elastic[:, ~self.solid] = 0
-        elastic_stress = self._stress(elastic)
-        volume = float(np.prod(self.spacing_nm))
-        return VoxelState(
-            displacement_nm=np.where(self._present, self._settled(displacement), np.nan).transpose(1, 2, 3, 0).copy(),
-            elastic_strain=self._cells(elastic),
-            stress_GPa=self._cells(elastic_stress),
-            elastic_energy_aJ=float(volume * np.vdot(elastic_stress, elastic) / 2),
-            functional_aJ=float(volume * np.vdot(own, stress) - np.vdot(loads, displacement)) / 2,
-            iterations=iterations,
-        )
-
-    def _stress(self, strain: Float) -> Float:
-        return np.ascontiguousarray(np.tensordot(self.stiffness_GPa, strain, axes=1))
-
-    def _cells(self, values: Float) -> Float:
-        return np.where(self.solid, values, np.nan).transpose(1, 2, 3, 0).copy()
-
-    def _solve(self, loads: Float, rtol: float) -> tuple[Float, int]:
-        """Displacement (3, nodes) by conjugate gradients, from the last one where that is nearer than zero."""
-        flat = (-1, 1)
-        size = _norm(loads)
-        solution = np.zeros_like(loads)
-        residual = loads.copy()
-        if self._last is not None:
-            self._body.residual(loads, self._last, residual)
-            if _norm(residual) < size:
-                solution[...] = self._last
+    def __init__(self, box: Box, pieces: Int32, spacing: Float, held: Bool | None) -> None:
+        node_piece = pieces
+        for axis, wraps in enumerate(box.periodic):
+            if wraps:
+                node_piece = np.maximum(node_piece, np.roll(node_piece, 1, axis))
             else:
-                residual[...] = loads
-        direction, image = np.zeros_like(loads), np.empty_like(loads)
-        one, previous = np.ones(1), 1.0
-        for iterations in range(_MAX_ITERATIONS + 1):
-            reached = _norm(residual)
-            if reached <= rtol * size:
-                self._last = solution
-                return solution, iterations
-            conditioned = self._cycle(residual)
-            product = float(_core.dot(residual.reshape(flat), conditioned.reshape(flat))[0])
-            _core.combine(one, conditioned.reshape(flat), np.full(1, product / previous), direction.reshape(flat))
-            self._body.multiply(direction, image)
-            step = product / float(_core.dot(direction.reshape(flat), image.reshape(flat))[0])
-            _core.combine(np.full(1, step), direction.reshape(flat), one, solution.reshape(flat))
-            _core.combine(np.full(1, -step), image.reshape(flat), one, residual.reshape(flat))
-            previous = product
-        raise ConvergenceError(
-            "the voxel displacement", iterations=_MAX_ITERATIONS, residual=reached / size, tolerance=rtol
-        )
+                ends = [(0, 0)] * 3
+                ends[axis] = (0, 1)
+                after = np.pad(node_piece, ends)
+                ends[axis] = (1, 0)
+                node_piece = np.maximum(after, np.pad(node_piece, ends))
+        self.node_piece = node_piece
+        turns = [not (box.periodic[axis - 1] or box.periodic[axis - 2]) for axis in range(3)]
+        allowed = np.flatnonzero([True, True, True, *turns])
+        self._pieces = []
+        for number, where in enumerate(ndimage.find_objects(node_piece), start=1):
+            nodes = node_piece[where] == number
+            coordinates = [np.arange(n) * h for n, h in zip(nodes.shape, spacing, strict=True)]
+            coordinates = [x - x[-1] / 2 for x in coordinates]
+            free = np.eye(6)[:, allowed]
+            if held is not None:
+                free = free @ _null_space(_motions_of_held(held[:, *where] & nodes, coordinates) @ free)
+            gram = free.T @ _gram(nodes, coordinates) @ free
+            self._pieces.append((where, nodes, coordinates, free @ np.linalg.pinv(gram, hermitian=True) @ free.T))
 
-    def _cycle(self, residual: Float) -> Single:
-        """One V-cycle from zero, in single precision."""
-        finest = self._levels[0]
-        finest.load[...] = residual
-        for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
-            upper.smooth(from_zero=True)
-            upper.body.residual(upper.load, upper.solution, upper.spare)
-            _core.voxel_restrict(upper.spare, upper.doubled, lower.load)
-        self._levels[-1].solve()
-        for upper, lower in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
-            _core.voxel_add_interpolation(lower.solution, upper.doubled, upper.solution)
-            upper.solution[upper.absent] = 0
-            upper.smooth()
-        return finest.solution
-
-    @cached_property
-    def _present(self) -> Bool:
-        """(nodes) whether an element touches them."""
-        touched = np.zeros(tuple(n + 1 for n in self.solid.shape), dtype=bool)
-        for corner in np.ndindex(2, 2, 2):
-            touched[tuple(slice(c, c + n) for c, n in zip(corner, self.solid.shape, strict=True))] |= self.solid
-        return touched
-
-    @cached_property
-    def _pieces(self) -> tuple[npt.NDArray[np.int32], int]:
-        """Piece of every cell, from 1; cells that share a node belong together, as it moves with both."""
-        label, count = ndimage.label(self.solid, structure=np.ones((3, 3, 3)))
-        return label, count
-
-    def _settled(self, displacement: Float) -> Float:
-        """The displacement (3, nodes) without the rigid motion of each piece; unchanged where nodes are held."""
-        if not self._free:
-            return displacement
-        label, count = self._pieces
-        piece = np.zeros(self._present.shape, dtype=np.int32)
-        for corner in np.ndindex(2, 2, 2):
-            part = piece[tuple(slice(c, c + n) for c, n in zip(corner, label.shape, strict=True))]
-            np.maximum(part, label, out=part)
-        settled = displacement.copy()
-        for number in range(1, count + 1):
-            own = piece == number
-            points = np.argwhere(own) * self.spacing_nm
-            points -= points.mean(axis=0)
-            moved = settled[:, own].T
-            moved -= moved.mean(axis=0)
-            # The rotation w of least squares: (sum |x|^2 - x x^T) w = sum x cross u.
-            inertia = (points**2).sum() * np.eye(3) - points.T @ points
-            spin = np.linalg.solve(inertia, np.cross(points, moved).sum(axis=0))
-            settled[:, own] = (moved - np.cross(spin, points)).T
-        return settled
+    def remove(self, vectors: Float) -> None:
+        """Take the rigid part out of (3, nodes...), piece by piece, in place."""
+        for where, nodes, (x, y, z), inverse in self._pieces:
+            part = vectors[:, *where]
+            u = np.where(nodes, part, 0.0)
+            sums_x, sums_y, sums_z = u.sum(axis=(2, 3)), u.sum(axis=(1, 3)), u.sum(axis=(1, 2))
+            first = np.stack([sums_x @ x, sums_y @ y, sums_z @ z])  # [axis, component]
+            turns = [first[b, c] - first[c, b] for b, c in ((1, 2), (2, 0), (0, 1))]
+            tx, ty, tz, rx, ry, rz = inverse @ np.array([*sums_x.sum(axis=1), *turns])
+            x, y, z = x[:, None, None], y[:, None], z
+            part[0] -= nodes * (tx + ry * z - rz * y)
+            part[1] -= nodes * (ty + rz * x - rx * z)
+            part[2] -= nodes * (tz + rx * y - ry * x)
 
 
-class _Level:
-    """One grid of the cycle: its body, the way its cells are joined into those below, and vectors to work with."""
-
-    def __init__(self, cells: Single, spacing: Float, constants: list[float], free: npt.NDArray[np.uint8]) -> None:
-        self.cells = cells
-        self.spacing = spacing
-        self.free = free
-        finest = cells.ndim == 3
-        self.body = (_core.VoxelBody32 if finest else _core.PorousBody32)(constants, spacing, cells, free)
-        self.absent = self.body.inverse_diagonal == 0
-        self.load: Single = np.zeros(free.shape, dtype=np.float32)
-        self.solution, self.spare, self._direction = (np.zeros_like(self.load) for _ in range(3))
-        self._upper = largest_eigenvalue(constants, spacing) if finest else self._estimated_eigenvalue()
-        self.inverse: Float | None = None
-
-    @property
-    def doubled(self) -> tuple[bool, ...]:
-        """Axes along which cells are joined in pairs: those of the shortest cells, and of comparable ones."""
-        several = [n > 2 for n in self.free.shape[1:]]
-        shortest = min(h for h, many in zip(self.spacing, several, strict=True) if many)
-        return tuple(bool(many and h <= _COMPARABLE * shortest) for h, many in zip(self.spacing, several, strict=True))
-
-    def _estimated_eigenvalue(self) -> float:
-        """Of the scaled matrix, from below by the power method; the smoother leaves room above."""
-        vector = np.random.default_rng(0).standard_normal(self.absent.shape).astype(np.float32)
-        vector[self.absent] = 0
-        diagonal = 1 / np.where(self.absent, 1, self.body.inverse_diagonal)
-        value = 0.0
-        for _ in range(_POWERS):
-            self.body.multiply(vector, self.spare)
-            value = float(np.vdot(vector, self.spare) / np.vdot(vector, diagonal * vector))
-            vector = self.body.inverse_diagonal * self.spare
-            vector /= np.abs(vector).max()
-        return _ROOM * value
-
-    def smooth(self, *, from_zero: bool = False) -> None:
-        """Chebyshev iteration on the upper part of the spectrum of the scaled matrix (Saad 2003, algorithm 12.1)."""
-        upper, lower = self._upper, _SMOOTHED * self._upper
-        centre, half = (upper + lower) / 2, (upper - lower) / 2
-        if from_zero:
-            self.body.smooth_from_zero(self.load, self.solution, self._direction, 1 / centre)
-        else:
-            self.body.smooth(self.load, self.solution, self._direction, 0.0, 1 / centre, self.spare)
-        ratio = half / centre
-        for _ in range(_STEPS - 1):
-            next_ratio = 1 / (2 * centre / half - ratio)
-            self.body.smooth(
-                self.load, self.solution, self._direction, next_ratio * ratio, 2 * next_ratio / half, self.spare
-            )
-            ratio = next_ratio
-
-    def solve(self) -> None:
-        """By the dense pseudo-inverse, made at the first call."""
-        if self.inverse is None:
-            self.inverse = _pseudo_inverse(self._multiplied, self.absent)
-        moving = ~self.absent
-        self.solution[...] = 0
-        self.solution[moving] = self.inverse @ self.load[moving].astype(float)
-
-    def _multiplied(self, x: Single) -> Single:
-        self.body.multiply(x, self.spare)
-        return self.spare
+def _gram(nodes: Bool, coordinates: list[Float]) -> Float:
+    """Scalar products (6, 6) of three translations and three rotations over the nodes of a piece."""
+    x, y, z = coordinates
+    first = np.array([nodes.sum(axis=(1, 2)) @ x, nodes.sum(axis=(0, 2)) @ y, nodes.sum(axis=(0, 1)) @ z])
+    second = np.diag([nodes.sum(axis=(1, 2)) @ x**2, nodes.sum(axis=(0, 2)) @ y**2, nodes.sum(axis=(0, 1)) @ z**2])
+    second[0, 1] = second[1, 0] = x @ nodes.sum(axis=2) @ y
+    second[0, 2] = second[2, 0] = x @ nodes.sum(axis=1) @ z
+    second[1, 2] = second[2, 1] = y @ nodes.sum(axis=0) @ z
+    gram = np.zeros((6, 6))
+    gram[:3, :3] = nodes.sum() * np.eye(3)
+    gram[3:, :3] = np.cross(np.eye(3), first)  # row a: sum of e_a x r
+    gram[:3, 3:] = gram[3:, :3].T
+    gram[3:, 3:] = np.trace(second) * np.eye(3) - second
+    return gram
 
 
-def largest_eigenvalue(constants: list[float], spacing: Float) -> float:
-    """A bound for the matrix scaled by its diagonal: the largest over any one element, which no sum exceeds."""
-    shape = (3, 2, 2, 2)
-    body = _core.VoxelBody(constants, spacing, np.ones((1, 1, 1), np.float32), np.ones(shape, np.uint8))
-    matrix = np.empty((24, 24))
-    for row, unit in zip(matrix, np.eye(24), strict=True):
-        image = np.empty(shape)
-        body.multiply(unit.reshape(shape), image)
-        row[:] = image.ravel()
-    scale = np.sqrt(body.inverse_diagonal.ravel())
-    return float(np.linalg.eigvalsh(scale[:, None] * matrix * scale)[-1])
+def _motions_of_held(held: Bool, coordinates: list[Float]) -> Float:
+    """What each rigid motion does to the held displacements of a piece: (n_held, 6)."""
+    component, *at = np.nonzero(held)
+    points = np.stack([x[i] for x, i in zip(coordinates, at, strict=True)], axis=-1)
+    rotations = np.cross(np.eye(3)[:, None], points[None])  # (rotation, point, component)
+    return np.hstack([np.eye(3)[component], rotations[:, np.arange(len(component)), component].T])
 
 
-def _hierarchy(cells: Single, spacing: Float, constants: list[float], free: npt.NDArray[np.uint8]) -> list[_Level]:
-    levels = [_Level(cells, spacing, constants, free)]
-    while levels[-1].free.size > _COARSEST:
-        fine = levels[-1]
-        cells = _core.voxel_coarsen(fine.cells, fine.doubled)
-        steps = [2 if doubled else 1 for doubled in fine.doubled]
-        # A node of the coarse grid lies on one of the fine grid, or beyond it.
-        ends = [(n * step + 1) - m for n, step, m in zip(cells.shape[1:], steps, fine.free.shape[1:], strict=True)]
-        free = np.pad(fine.free, [(0, 0), *((0, end) for end in ends)], constant_values=1)
-        free = free[:, :: steps[0], :: steps[1], :: steps[2]].copy()
-        levels.append(_Level(cells, fine.spacing * steps, constants, free))
-    return levels
+def _null_space(matrix: Float) -> Float:
+    """Orthonormal basis (6, n) of what a matrix (any, 6) maps to 0."""
+    eigenvalues, vectors = np.linalg.eigh(matrix.T @ matrix)
+    return np.asarray(vectors[:, eigenvalues <= 1e-12 * max(eigenvalues[-1], 1e-300)])
 
 
-def _pseudo_inverse(multiply: Callable[[Single], Single], absent: Bool) -> Float:
-    moving = np.flatnonzero(~absent.ravel())
-    matrix = np.empty((len(moving), len(moving)))
-    for row, i in zip(matrix, moving, strict=True):
-        unit = np.zeros(absent.shape, dtype=np.float32)
-        unit.flat[i] = 1
-        row[:] = multiply(unit).ravel()[moving]
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    kept = values > _RIGID * values[-1]
-    return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+def _label(solid: Bool, periodic: tuple[bool, bool, bool], neighbours: Float | None) -> tuple[Int32, int]:
+    """Connected pieces of a body, numbered from 1, and how many there are."""
+    margin = [(0, int(wraps)) for wraps in periodic]
+    labels, n_labels = ndimage.label(np.pad(solid, margin, mode="wrap"), neighbours)
+    if not any(periodic):
+        return labels, n_labels
+    # The margin repeats the first voxels: there two labels are one piece.
+    images = np.pad(labels[tuple(slice(n) for n in solid.shape)], margin, mode="wrap")
+    links = coo_array((np.ones(labels.size), (labels.ravel(), images.ravel())), shape=(n_labels + 1,) * 2)
+    _, number = connected_components(links, directed=False)
+    number = (number - number[0]) % (number.max() + 1)
+    return number[labels[tuple(slice(n) for n in solid.shape)]].astype(np.int32), int(number.max())
 
 
-def _norm(vector: Float) -> float:
-    return float(np.sqrt(_core.dot(vector.reshape(-1, 1), vector.reshape(-1, 1))[0]))
+def _first_images(values: Bool, periodic: tuple[bool, bool, bool]) -> Bool:
+    """(nodes + 1..., 3) as (3, nodes...): what holds for the last image of a periodic node holds for the first."""
+    for axis, wraps in enumerate(periodic):
+        if wraps:
+            along = np.moveaxis(values, axis, 0)
+            joined = along[:-1].copy()
+            joined[0] |= along[-1]
+            values = np.moveaxis(joined, 0, axis)
+    return np.moveaxis(values, -1, 0)
 
 
-def _planes(values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(nx, ny, nz, 3) to (3, nx, ny, nz)."""
-    return np.ascontiguousarray(np.moveaxis(values, -1, 0))
-
-
-def _checked_spacing(spacing_nm: Float) -> Float:
-    spacing = np.asarray(spacing_nm, dtype=float)
-    require_shape(spacing, "spacing_nm", (3,))
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise InputError(f"spacing_nm must be positive, got {spacing}")
-    return spacing
-
-
-def _orthorhombic_constants(stiffness_GPa: Float) -> list[float]:
-    """c11, c22, c33, c44, c55, c66, c12, c13, c23."""
-    require_positive_definite(stiffness_GPa)
-    allowed = np.eye(6, dtype=bool)
-    allowed[:3, :3] = True
-    other = np.abs(np.where(allowed, 0, stiffness_GPa))
-    if other.max() > 1e-8 * np.abs(stiffness_GPa).max():
-        i, j = np.unravel_index(other.argmax(), (6, 6))
+def _orthorhombic_constants(stiffness: Float) -> Float:
+    """C11 C22 C33 C44 C55 C66 C12 C13 C23."""
+    if not (np.isfinite(stiffness).all() and np.allclose(stiffness, stiffness.T)):
+        raise InputError("stiffness_GPa must be finite and symmetric")
+    if np.linalg.eigvalsh(stiffness)[0] <= 0:
+        raise InputError("stiffness_GPa must be positive definite")
+    orthorhombic = np.kron(np.diag([1, 0]), np.ones((3, 3))) + np.kron(np.diag([0, 1]), np.eye(3)) > 0
+    stray = np.abs(np.where(orthorhombic, 0.0, stiffness)).max()
+    if stray > 1e-9 * np.abs(stiffness).max():
         raise InputError(
-            f"stiffness_GPa must be orthorhombic in the axes of the grid, got C{i + 1}{j + 1} = {stiffness_GPa[i, j]:g}"
+            "stiffness_GPa must be orthorhombic in the axes of the grid: nonzero only among the first three rows and "
+            f"columns and on the diagonal, got {stray:.3g} GPa elsewhere"
         )
-    pairs = [*((i, i) for i in range(6)), (0, 1), (0, 2), (1, 2)]
-    return [float(stiffness_GPa[pair]) for pair in pairs]
+    rows, columns = [0, 1, 2, 3, 4, 5, 0, 0, 1], [0, 1, 2, 3, 4, 5, 1, 2, 2]
+    return np.asarray(stiffness[rows, columns])
