@@ -515,7 +515,7 @@ class ParticleKinetics:
 
     Attributes
     ----------
-    log_k : (n_pixels,) ln of the local rate constant; the mean over all pixels of all particles is zero.
+    log_k : (n_pixels,) ln of the local rate constant; its mean over the area of all particles is zero.
     model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
     """
 
@@ -530,7 +530,7 @@ class KineticsResult:
 
     Attributes
     ----------
-    law : the laws; ln k has mean zero over all pixels.
+    law : the laws; ln k has mean zero over the area of all particles.
     composition : (n,) at which the following are given.
     mu_kT, mu_half_width : (n,) mu_h less its mean, and the half-width of its point-wise 99 % band.
     log_j0, log_j0_half_width : (n,) ln of j0 in 1/h, and the half-width of its point-wise 99 % band.
@@ -641,7 +641,9 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsR
     log_k = [
         model.log_k_modes @ model.split(local)[0] for model, local in zip(problem.models, parameters.local, strict=True)
     ]
-    mean_log_k = float(np.concatenate(log_k).mean())
+    areas = [model.particle.pixel_size_nm**2 for model in problem.models]
+    total = sum(area * len(own) for area, own in zip(areas, log_k, strict=True))
+    mean_log_k = sum(area * float(own.sum()) for area, own in zip(areas, log_k, strict=True)) / total
     law = basis.law(parameters.shared)
     shifted = law.log_j0.copy()
     shifted[0] += mean_log_k
@@ -658,11 +660,10 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsR
     c = COMPOSITION
     mu = law.chemical_potential(c)
     # ln j0 counts from the mean of ln k, which the Z of all particles move.
-    counts = [len(each) for each in log_k]
     along_local = []
-    for model in problem.models:
+    for model, area in zip(problem.models, areas, strict=True):
         along = np.zeros(sum(model.sizes))
-        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) / sum(counts)
+        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) * area / total
         along_local.append(along)
     return KineticsResult(
         law=law,
