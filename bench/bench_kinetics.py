@@ -1,6 +1,6 @@
 """The reaction of one particle through half a cycle: beside SciPy's BDF, and the price of a hundred sensitivities.
 
-The particle is an ellipse of 276 pixels of 50 nm (98 with --quick), an exchange current that is larger on the
+The particle is an ellipse of 276 pixels of 50 nm (60 with --quick), an exchange current that is larger on the
 lithium-poor side and a rough k; it goes from 10 to 90 % lithium and separates into phases. The peers get the same right
 side, in NumPy, and the exact dense Jacobian (differences would cost SciPy a right side for every cell). Errors
 are against our own solution at 1e-10, which SciPy's approaches as its tolerance falls (1e-5 RMS at 1e-7).
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smaller particle; ends within 45 s")
     quick = parser.parse_args().quick
 
-    mesh, log_k, initial = make_particle(10, 15) if quick else make_particle(16, 24)
+    mesh, log_k, initial = make_particle(8, 12) if quick else make_particle(16, 24)
     mean_rate = MeanRate(np.array([0.0]), np.array([RATE]))
 
     def ours(tolerance=TOLERANCE, derivatives=False):

@@ -1,16 +1,20 @@
 """Learning kinetics: the pieces against plain linear algebra and differences, the whole against a known particle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import linalg
 
 from chemomech.io.video import read_video
 from chemomech.learn.kinetics import (
+    Minimum,
     Parameters,
     Problem,
     build_models,
     law_basis,
     learn_kinetics,
+    most_likely_rho,
     smoothest_rate,
     solve_arrow,
     starting_parameters,
@@ -22,13 +26,12 @@ from videos import BINODAL, LAW, write_video
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "video.h5"
-    truth = write_video(path, [(6, 8), (7, 7)], noise=0.04)
-    return read_video(path), truth
+    write_video(path, [(6, 8), (7, 7)], noise=0.04)
+    return read_video(path)
 
 
 @pytest.fixture(scope="module")
 def problem(video):
-    video, _ = video
     models = build_models(video)
     basis = law_basis(video.binodal, video.alpha)
     return Problem(models, basis, video.gradient_nm2, video.noise, 0.02, [[True, True]] * 2)
@@ -123,20 +126,40 @@ def test_gradient_is_that_of_the_objective(problem):
 
 
 @pytest.mark.slow
-def test_learns_a_known_law(video):
-    """Two particles of 81 pixels at a noise of 0.04: the bands hold the truth, the maps follow it."""
-    film, truth = video
-    result = learn_kinetics(film)
+def test_learns_a_known_law(tmp_path):
+    """Two particles of about 75 pixels at a noise of 0.04: what is learned is wrong by no more than its bands say.
+
+    A 99 % band holds the truth nearly everywhere; errors along c are correlated, hence the margin.
+    """
+    path = tmp_path / "video.h5"
+    truth = write_video(path, [(8, 11), (9, 9)], noise=0.04)
+    result = learn_kinetics(read_video(path))
     assert result.rmse == pytest.approx(0.04, rel=0.1)
     c = result.composition
     middle = (c > 0.1) & (c < 0.9)
-    j0, true_j0 = np.exp(result.log_j0), LAW.exchange_current(c)
-    error = j0 / j0.max() - true_j0 / true_j0.max()
-    assert np.sqrt(np.mean(error[middle] ** 2)) < 0.1
-    assert c[j0.argmax()] < 0.5
-    mu = LAW.chemical_potential(c)
-    assert np.std((result.mu_kT - mu)[middle]) < 0.2
-    assert np.mean(np.abs(result.mu_kT - mu + mu.mean())[middle] < result.mu_half_width[middle]) > 0.9
+    mean_log_k = np.concatenate(list(truth.values())).mean()
+    j0_error = result.log_j0 - np.log(LAW.exchange_current(c)) - mean_log_k
+    mu_error = result.mu_kT - LAW.chemical_potential(c)
+    mu_error -= mu_error.mean()
+    assert np.mean(np.abs(j0_error) < result.log_j0_half_width) > 0.8
+    assert np.mean(np.abs(mu_error) < result.mu_half_width) > 0.8
+    assert np.std(mu_error[middle]) < 0.2
+    assert c[result.log_j0.argmax()] < 0.5
     for name, log_k in truth.items():
-        assert np.corrcoef(result.particles[name].log_k, log_k)[0, 1] > 0.7
-    assert sum(each.log_k.sum() for each in result.particles.values()) == pytest.approx(0, abs=1e-9)
+        assert np.corrcoef(result.particles[name].log_k, log_k)[0, 1] > 0.9
+
+
+def test_most_likely_rho_is_a_fixed_point_of_known_coefficients(problem):
+    """Coefficients of standard deviation 0.5 that the data know exactly: rho_2 is noise^2 / 0.25."""
+    random = np.random.default_rng(0)
+    start = starting_parameters(problem)
+    local = [0.5 * random.standard_normal(len(each)) for each in start.local]
+    _, arrows = problem.system(start)
+    sharp = [
+        replace(
+            a, gram_ll=1e9 * np.eye(len(a.gradient_l)), gram_gg=1e9 * np.eye(len(a.gradient_g)), gram_gl=0 * a.gram_gl
+        )
+        for a in arrows
+    ]
+    found = Minimum(Parameters(start.shared, tuple(local)), 0.0, "", 0, sharp, solve_arrow(sharp, 0.0, fixed=False)[2])
+    assert most_likely_rho(problem, found) == pytest.approx(problem.noise**2 / 0.25, rel=0.4)

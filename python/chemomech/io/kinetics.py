@@ -51,10 +51,6 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "noise_sigma": result.noise,
         "legendre": {"mu_h_kT": result.law.mu.tolist(), "log_j0": result.law.log_j0.tolist()},
         "rho_2": result.rho,
-        "cross_validation": [
-            {"rho_2": score.rho, "rmse": score.rmse, "excess": score.excess, "excess_error": score.excess_error}
-            for score in result.cross_validation
-        ],
         "termination": {"reason": result.reason, "iterations": result.iterations},
         "particles": {
             name: {

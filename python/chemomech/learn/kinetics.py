@@ -32,7 +32,6 @@ from chemomech.errors import ConvergenceError
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.reaction import CellMesh, MeanRate, ReactionLaw, cell_mesh, react
-from chemomech.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +66,15 @@ CONVERGED = "expected decrease below tolerance"
 #: An expected decrease of half the objective below this ends the search: 1/2 is one parameter at one standard error.
 _LEAST_DECREASE = 1.0
 _FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
-#: rho_2 of the search, and those that cross-validation tries, from weak to strong.
+#: rho_2 of the search, and what it may become.
 _START_RHO = 0.02
-_RHOS = (0.005, 0.02, 0.08)
-#: Relative decreases that end the search before cross-validation, and a fold of it.
-_SEARCH_DECREASE, _FOLD_DECREASE = 1e-3, 1e-2
+_RHO_RANGE = (1e-4, 10.0)
+#: Change of ln rho_2 that does not ask for another search.
+_SETTLED_RHO = 0.3
+#: Relative decreases that end the search on coarse cells, and on fine ones.
+_COARSE_DECREASE, _SEARCH_DECREASE = 1e-2, 1e-3
+#: Coarse cells along a pixel.
+_COARSE = 2
 #: Ratio of misfit to noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
@@ -245,18 +248,18 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
     return float(start), MeanRate(np.ascontiguousarray(time_h), np.ascontiguousarray(rate))
 
 
-def build_models(video: ReactionVideo) -> list[ParticleModel]:
-    """Meshes, modes and mean rates of all particles."""
-    return _build(video, pieces=False)
+def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = False) -> list[ParticleModel]:
+    """Meshes, modes and mean rates of all particles.
 
-
-def _build(video: ReactionVideo, pieces: bool) -> list[ParticleModel]:
-    """As `build_models`; with `pieces` every few frames of a half-cycle are a film of their own.
+    With `pieces` every few frames of a half-cycle are a film of their own; `coarse` cells are half a pixel.
 
     The size and correlation length of the initial fields are common to all first frames. Pieces, which start anywhere,
     have their own.
     """
-    meshes = [cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2) for each in video.particles.values()]
+    refinement = _COARSE if coarse else None
+    meshes = [
+        cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement) for each in video.particles.values()
+    ]
     spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
     halves = [
         [piece for half in each.half_cycles for piece in (_cut(half) if pieces else [half])]
@@ -507,30 +510,12 @@ def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[F
 
 
 @dataclass(frozen=True, eq=False)
-class RhoScore:
-    """Cross-validation of one regularisation.
-
-    Attributes
-    ----------
-    rho : rho_2.
-    rmse : of the frames held out.
-    excess, excess_error : mean squared error above that of the best rho_2, and the standard error of this difference
-        over the half-cycles held out.
-    """
-
-    rho: float
-    rmse: float
-    excess: float
-    excess_error: float
-
-
-@dataclass(frozen=True, eq=False)
 class ParticleKinetics:
     """One particle as learned.
 
     Attributes
     ----------
-    log_k : (n_pixels,) ln of the local rate constant; the mean over all pixels of all particles is zero.
+    log_k : (n_pixels,) ln of the local rate constant; its mean over the area of all particles is zero.
     model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
     """
 
@@ -545,13 +530,12 @@ class KineticsResult:
 
     Attributes
     ----------
-    law : the laws; ln k has mean zero over all pixels.
+    law : the laws; ln k has mean zero over the area of all particles.
     composition : (n,) at which the following are given.
     mu_kT, mu_half_width : (n,) mu_h less its mean, and the half-width of its point-wise 99 % band.
     log_j0, log_j0_half_width : (n,) ln of j0 in 1/h, and the half-width of its point-wise 99 % band.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
-    cross_validation : how it was chosen; empty where no particle has two half-cycles.
     reason, iterations : why the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
@@ -566,7 +550,6 @@ class KineticsResult:
     rmse: float
     noise: float
     rho: float
-    cross_validation: list[RhoScore]
     reason: str
     iterations: int
     particles: dict[str, ParticleKinetics]
@@ -599,16 +582,19 @@ def _learn(video: ReactionVideo) -> KineticsResult:
         every = [[True] * len(model.films) for model in models]
         return Problem(models, basis, video.gradient_nm2, video.noise, rho, every)
 
-    models = build_models(video)
-    pieces = problem(_build(video, pieces=True), _START_RHO)
+    # Half a pixel leads into the valley; only cells fine enough for the interface give laws without bias.
+    pieces = problem(build_models(video, pieces=True, coarse=True), _START_RHO)
     rough = minimise(pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films")
-    whole = problem(models, _START_RHO)
+    whole = problem(build_models(video, coarse=True), _START_RHO)
     start = _joined(pieces, whole, rough.parameters)
-    found = minimise(whole, start, least_decrease=_SEARCH_DECREASE, what="whole films")
-    rho, scores = choose_rho(whole, found.parameters)
-    whole = replace(whole, rho=rho)
-    found = minimise(whole, found.parameters, what="chosen rho")
-    return _result(video, whole, found, scores)
+    found = minimise(whole, start, least_decrease=_COARSE_DECREASE, what="whole films, coarse cells")
+    whole = problem(build_models(video), most_likely_rho(whole, found))
+    found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films")
+    rho = most_likely_rho(whole, found)
+    if abs(np.log(rho / whole.rho)) > _SETTLED_RHO:
+        whole = replace(whole, rho=rho)
+        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="settled rho_2")
+    return _result(video, whole, found)
 
 
 def _joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameters:
@@ -632,62 +618,32 @@ def _joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Paramete
     return Parameters(parameters.shared, tuple(local))
 
 
-def choose_rho(problem: Problem, parameters: Parameters) -> tuple[float, list[RhoScore]]:
-    """Regularisation of ln k by leaving out each half-cycle of a particle in turn, global parameters held.
+def most_likely_rho(problem: Problem, found: Minimum) -> float:
+    """The regularisation under which the coefficients Z found, with their uncertainty, are most likely.
 
-    ln k is learned from the other half-cycles of the particle; the frame held out first gives the initial field of its
-    half-cycle and the others the error. The one-standard-error rule takes the strongest regularisation whose error
-    exceeds the smallest by no more than the standard error of this difference, half-cycle by half-cycle.
+    MacKay's (1992) fixed point of the evidence: the variance of Z is sum Z^2 over the number of coefficients that the
+    data determine. It uses the half-cycles of all particles at once and costs nothing beside the fit.
     """
-    folds = [
-        (index, film)
-        for index, model in enumerate(problem.models)
-        if len(model.films) > 1
-        for film in range(len(model.films))
-    ]
-    if not folds:
-        return problem.rho, []
-    errors = np.zeros((len(folds), len(_RHOS)))
-    with progress("cross-validation", len(folds)) as advance, ThreadPoolExecutor(build_info()["threads"]) as pool:
-        held_out = pool.map(lambda fold: _held_out_errors(problem, parameters, *fold), folds)
-        for row, errors_of_fold in enumerate(held_out):
-            errors[row] = errors_of_fold
-            advance()
-    mean = errors.mean(axis=0)
-    difference = errors - errors[:, [int(mean.argmin())]]
-    spread = difference.std(axis=0, ddof=1) / np.sqrt(len(folds))
-    scores = [
-        RhoScore(rho, float(np.sqrt(m)), float(d), float(e))
-        for rho, m, d, e in zip(_RHOS, mean, difference.mean(axis=0), spread, strict=True)
-    ]
-    return max(score.rho for score in scores if score.excess <= score.excess_error), scores
+    shared_covariance = np.linalg.inv(found.schur)
+    determined, square = 0.0, 0.0
+    for model, arrow, local in zip(problem.models, found.arrows, found.parameters.local, strict=True):
+        m = model.sizes[0]
+        solved = np.linalg.inv(arrow.gram_ll)
+        towards = solved[:m] @ arrow.gram_gl.T
+        uncertain = np.trace(solved[:m, :m]) + np.einsum("ij,jk,ik->", towards, shared_covariance, towards)
+        determined += m - problem.rho / problem.noise**2 * float(uncertain)
+        square += float(local[:m] @ local[:m])
+    return float(np.clip(problem.noise**2 * max(determined, 1.0) / square, *_RHO_RANGE))
 
 
-def _held_out_errors(problem: Problem, parameters: Parameters, index: int, film: int) -> Float:
-    """Mean squared error of one film, first frame apart, for every rho_2 tried."""
-    model = problem.models[index]
-    used = [k != film for k in range(len(model.films))]
-    parts = model.split(parameters.local[index])
-    parts[1 + film] = _initial_from_first_frame(model.films[film], model, problem.noise)
-    state = Parameters(parameters.shared, (np.concatenate(parts),))
-    errors = np.ones(len(_RHOS))  # of a reaction that cannot be followed
-    for column, rho in enumerate(_RHOS):
-        fold = replace(problem, models=[model], used=[used], rho=rho)
-        try:
-            state = minimise(fold, state, fixed=True, least_decrease=_FOLD_DECREASE).parameters
-            missed = fold.frames(0, film, state) - model.films[film].half_cycle.li_fraction
-        except ConvergenceError:
-            continue
-        errors[column] = np.mean(missed[1:] ** 2)
-    return errors
-
-
-def _result(video: ReactionVideo, problem: Problem, found: Minimum, scores: list[RhoScore]) -> KineticsResult:
+def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsResult:
     basis, parameters = problem.basis, found.parameters
     log_k = [
         model.log_k_modes @ model.split(local)[0] for model, local in zip(problem.models, parameters.local, strict=True)
     ]
-    mean_log_k = float(np.concatenate(log_k).mean())
+    areas = [model.particle.pixel_size_nm**2 for model in problem.models]
+    total = sum(area * len(own) for area, own in zip(areas, log_k, strict=True))
+    mean_log_k = sum(area * float(own.sum()) for area, own in zip(areas, log_k, strict=True)) / total
     law = basis.law(parameters.shared)
     shifted = law.log_j0.copy()
     shifted[0] += mean_log_k
@@ -704,11 +660,10 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum, scores: list
     c = COMPOSITION
     mu = law.chemical_potential(c)
     # ln j0 counts from the mean of ln k, which the Z of all particles move.
-    counts = [len(each) for each in log_k]
     along_local = []
-    for model in problem.models:
+    for model, area in zip(problem.models, areas, strict=True):
         along = np.zeros(sum(model.sizes))
-        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) / sum(counts)
+        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) * area / total
         along_local.append(along)
     return KineticsResult(
         law=law,
@@ -720,15 +675,14 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum, scores: list
         rmse=rmse,
         noise=video.noise,
         rho=problem.rho,
-        cross_validation=scores,
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found, scores), *video.skipped],
+        warnings=[*_warnings(rmse, video.noise, found), *video.skipped],
     )
 
 
-def _warnings(rmse: float, noise: float, found: Minimum, scores: list[RhoScore]) -> list[str]:
+def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
     notes = []
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(
@@ -737,17 +691,7 @@ def _warnings(rmse: float, noise: float, found: Minimum, scores: list[RhoScore])
         )
     if found.reason != CONVERGED:
         notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
-    if not scores:
-        notes.append("no particle has two half-cycles: rho_2 could not be cross-validated and has its starting value")
-    elif found_at_end(scores):
-        notes.append("the chosen rho_2 lies at the end of the range tried")
     return notes
-
-
-def found_at_end(scores: list[RhoScore]) -> bool:
-    """The smallest error lies at an end of the range."""
-    best = min(range(len(scores)), key=lambda i: scores[i].rmse)
-    return best in (0, len(scores) - 1)
 
 
 def _deviation(found: Minimum, along_shared: Float, along_local: Sequence[Float]) -> Float:

@@ -40,7 +40,7 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
     """
     shown = list(result.particles)[:_MOST_IN_FULL]
     n_films = sum(len(result.particles[name].particle.half_cycles) for name in shown)
-    with progress("figures", 4 + bool(result.cross_validation) + n_films) as advance:
+    with progress("figures", 4 + n_films) as advance:
         gallery = Gallery(advance)
         page = render(
             "kinetics.html.j2",
@@ -54,11 +54,6 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             ),
             k_figure=gallery.add(plot_log_k(result), "log_k", "Maps of ln k of every particle."),
             error_figure=gallery.add_axes(plot_errors(result), "errors", "Histogram of model less data."),
-            validation_figure=gallery.add_axes(
-                plot_cross_validation(result), "cross_validation", "Error of held-out half-cycles against rho_2."
-            )
-            if result.cross_validation
-            else None,
             films=[film for name in shown for film in _films(gallery, result, name)],
             n_hidden=len(result.particles) - len(shown),
             particle_table=particle_table(result),
@@ -128,22 +123,6 @@ def plot_errors(result: KineticsResult, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Error of the Li fraction")
     ax.set_ylabel("Density")
     ax.legend(loc="upper right")
-    return ax
-
-
-@rc_context(STYLE)
-def plot_cross_validation(result: KineticsResult, ax: Axes | None = None) -> Axes:
-    """Error of the held-out half-cycles against rho_2; bars: standard error of the difference from the best."""
-    ax = ax or new_axes(4.6, 3.3)
-    rho = [score.rho for score in result.cross_validation]
-    rmse = np.array([score.rmse for score in result.cross_validation])
-    bars = np.array([score.excess_error for score in result.cross_validation]) / (2 * rmse)
-    ax.errorbar(rho, rmse, bars, fmt="o-", color=_LAW, capsize=3, markersize=4)
-    ax.axvline(result.rho, color=_REFERENCE, linestyle="--", linewidth=1, label=rf"chosen, $\rho_2$ = {result.rho:g}")
-    ax.set_xscale("log")
-    ax.set_xlabel(r"Regularisation $\rho_2$ of $\ln k$")
-    ax.set_ylabel("RMSE of held-out half-cycles")
-    ax.legend(loc="best")
     return ax
 
 
