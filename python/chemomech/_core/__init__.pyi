@@ -343,6 +343,7 @@ def elastic_fields(
     -------
     half the integral of strain : stress, GPa nm^3; mean strain of each cell less the eigenstrain (nx, ny, nz, 6);
     stress (nx, ny, nz, 6), GPa; NaN where there is no cell.
+    """
 
 class Trajectory:
     """A reaction as `integrate_reaction` computed it."""
