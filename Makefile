@@ -65,11 +65,8 @@ sanitize: | $(VENV)/bin/python
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
 	  $(SANITIZED)/bin/python -m pytest tests/mechanics/test_fem_kernels.py tests/mechanics/test_mesh.py \
-<<<<<<< HEAD
-	  tests/mechanics/test_multigrid.py tests/mechanics/test_dislocations.py tests/mechanics/test_voxel.py
-=======
-	  tests/mechanics/test_multigrid.py tests/mechanics/test_dislocations.py tests/phasefield/test_reaction.py
->>>>>>> kinetics
+	  tests/mechanics/test_multigrid.py tests/mechanics/test_dislocations.py tests/mechanics/test_voxel.py \
+	  tests/phasefield/test_reaction.py
 
 clean:
 	rm -rf $(VENV) build out dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -208,8 +208,8 @@ def main() -> int:
     rate = rates["double_129"]
     fraction = rate / 3 * 45 / fused
     print(
-        f"\nat 129^3 the 45 multiply-adds of a brick are {100 * fraction:.0f} % of the {fused:.1e}/s of a matrix product, "
-        f"traffic {100 * rate * 80 / 3 / 1e9 / triad:.0f} % of a triad's {triad:.0f} GB/s in this run\n"
+        f"\nat 129^3 the 45 multiply-adds of a brick are {100 * fraction:.0f} % of the {fused:.1e}/s of a matrix "
+        f"product, traffic {100 * rate * 80 / 3 / 1e9 / triad:.0f} % of a triad's {triad:.0f} GB/s in this run\n"
     )
 
     peers = [peer for peer, module in (("pyamg", "pyamg"), ("petsc", "petsc4py")) if find_spec(module)]
