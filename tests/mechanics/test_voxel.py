@@ -9,9 +9,9 @@ import scipy.sparse as sp
 from checks import convergence_rates
 from chemomech import _core
 from chemomech.errors import ConvergenceError, InputError
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE
 from chemomech.mechanics.voxel import VoxelBody, depth_average, equilibrium
-from chemomech.mechanics.voxel_multigrid import Box
 
 
 def isotropic(young, poisson):

@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int32, require_shape
 from chemomech.errors import InputError
-from chemomech.mechanics.voxel_multigrid import Box, Multigrid
+from chemomech.mechanics.box import Box
+from chemomech.mechanics.voxel_multigrid import Multigrid
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ traffic; the conjugate gradients around it, in double, hardly notice.
 Vectors live on boxes with a halo, see cpp/voxel/operator.hpp.
 """
 
-from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +20,8 @@ from scipy import ndimage
 from chemomech import _core
 from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
+from chemomech.mechanics.box import Box, Single
 from chemomech.sparse import factorise
-
-Single = npt.NDArray[np.float32]
-Real = TypeVar("Real", np.float32, np.float64)
 
 #: Degree of the smoother before and after the correction, on the grid of the voxels, the next and all below it. A step
 #: on the first costs most; the lower grids, where a body with voids is a foam of fractions, are nearly solved. At 64^3
@@ -46,56 +42,6 @@ _LARGEST_PART = 3000
 _HANGING = 1e-6
 #: Of a sum of a few terms in double precision.
 _ROUNDING = 1e-15
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of cells with a halo around its nodes.
-
-    Attributes
-    ----------
-    cells : number of cells along each axis.
-    periodic : axes along which the last cell is the first one's neighbour.
-    """
-
-    cells: tuple[int, int, int]
-    periodic: tuple[bool, bool, bool]
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """Owned nodes along each axis."""
-        return tuple(n if periodic else n + 1 for n, periodic in zip(self.cells, self.periodic, strict=True))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of a component of a vector, halo and padding included."""
-        nx, ny, nz = self.nodes
-        return nx + 2, ny + 2, -(-(nz + 2) // _core.row_padding) * _core.row_padding
-
-    @property
-    def owned(self) -> tuple[slice, slice, slice]:
-        nx, ny, nz = self.nodes
-        return slice(1, nx + 1), slice(1, ny + 1), slice(1, nz + 1)
-
-    def vector(self, dtype: type[Real]) -> npt.NDArray[Real]:
-        return np.zeros((3, *self.shape), dtype)
-
-    def fill_halo(self, values: npt.NDArray[Real]) -> None:
-        """Copy periodic images into the halo of (..., X, Y, Z)."""
-        for axis, (n, periodic) in enumerate(zip(self.nodes, self.periodic, strict=True)):
-            if periodic:
-                along = np.moveaxis(values, axis - 3, 0)
-                along[0], along[n + 1] = along[n], along[1]
-
-    def weights(self, of_cells: Float | Single, dtype: type[Real]) -> npt.NDArray[Real]:
-        """Cell weights (m, nx, ny, nz) where the operator reads them."""
-        padded = np.zeros((len(of_cells), *self.shape), dtype)
-        padded[:, *(slice(1, n + 1) for n in self.cells)] = of_cells
-        for axis, (n, periodic) in enumerate(zip(self.cells, self.periodic, strict=True)):
-            if periodic:
-                along = np.moveaxis(padded, axis + 1, 0)
-                along[0] = along[n]
-        return padded
 
 
 class _Level:

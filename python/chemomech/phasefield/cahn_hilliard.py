@@ -1,0 +1,251 @@
+"""Implicit steps of Cahn and Hilliard's equation on a body of voxels.
+
+    dX/dt = div( D M(X) grad mu / kT ),   mu = h'(X) - div( kappa grad X ) + mu_el      (Deng SI, eqs 3.3, 3.6, 3.7)
+
+with no flux through the surface of the solid, or an exchange with a reservoir there. Newton's method on X and mu
+together; its linear systems are solved by multigrid cycles whose smoother relaxes whole lines along the second axis,
+the crystal's b, where lithium is up to 1e5 times as fast and gradients cost a hundred times as much. Coarse grids are
+coarser along the other two axes only. cpp/phasefield has the kernels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chemomech import _core
+from chemomech.arrays import Float
+from chemomech.errors import ConvergenceError
+from chemomech.mechanics.box import Box
+from chemomech.phasefield.free_energy import FreeEnergy
+from chemomech.phasefield.node_grid import NodeGrid
+
+#: Columns along each of the two coarsened axes below which a grid is the coarsest.
+_FEWEST = 3
+#: Sweeps over all lines, before and after the correction; on the coarsest grid.
+_SWEEPS, _SWEEPS_COARSEST = 1, 4
+#: Share of the way to the edge of the free energy's range that one iteration may take a composition.
+_OF_THE_WAY = 0.9
+_MOST_ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What a solid solution is and how it moves.
+
+    Attributes
+    ----------
+    free_energy : homogeneous, per site.
+    gradient_nm2 : (3,) kappa / kT along the axes.
+    diffusivity_nm2_per_s : (3,) D along the axes.
+    """
+
+    free_energy: FreeEnergy
+    gradient_nm2: Float
+    diffusivity_nm2_per_s: Float
+
+
+class _Level:
+    """One grid of the cycle: its coefficients and room for its vectors."""
+
+    def __init__(self, box: Box, factors: tuple[int, int, int] | None) -> None:
+        self.box = box
+        self.factors = factors  # to the grid below; None for the coarsest
+        self.fields = np.zeros((4, *box.shape))  # mass, curvature, exchange, edges along b of one operator
+        self.mobility = np.zeros((3, *box.shape))
+        self.gradient = np.zeros((3, *box.shape))
+        self.right, self.solution, self.spare = (np.zeros((2, *box.shape)) for _ in range(3))
+        self.system = _core.ConservationSystem(
+            self.fields[0], self.mobility, self.gradient, self.fields[1], self.fields[2]
+        )
+
+    def smooth(self, sweeps: int) -> None:
+        for sweep in range(2 * sweeps):
+            self.box.fill_halo(self.solution)
+            self.system.smooth(self.right, sweep % 2, self.solution)
+
+
+class CahnHilliard:
+    """The implicit equations of one body.
+
+    Parameters
+    ----------
+    grid : nodes of the body.
+    transport : its laws.
+    """
+
+    def __init__(self, grid: NodeGrid, transport: Transport) -> None:
+        self.grid, self.transport = grid, transport
+        self._levels = [_Level(box, factors) for box, factors in _boxes(grid.box)]
+        finest = self._levels[0]
+        finest.fields[0] = grid.mass
+        finest.gradient[...] = grid.edges * transport.gradient_nm2[:, None, None, None]
+        for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
+            _coarsen_nodes(upper, lower, slice(0, 1))
+            _coarsen_edges(upper, lower, upper.gradient, lower.gradient)
+
+    def flow(self, potential: Float) -> Float:
+        """What leaves each node for its neighbours at the mobility that is set, nm^3/s."""
+        out = self.grid.field()
+        self.grid.box.fill_halo(potential)
+        _core.spread(self._levels[0].mobility, potential, out)
+        return out
+
+    def bending(self, composition: Float) -> Float:
+        """-div(kappa grad X) times the volume of each node, nm^3 kT."""
+        out = self.grid.field()
+        self.grid.box.fill_halo(composition)
+        _core.spread(self._levels[0].gradient, composition, out)
+        return out
+
+    def energy_kT(self, composition: Float) -> float:
+        """Homogeneous and gradient energy times the volume of a site, nm^3 kT."""
+        owned = self.grid.box.owned
+        exists = self.grid.exists[owned]
+        x = composition[owned]
+        homogeneous = np.where(exists, self.transport.free_energy.energy(np.where(exists, x, 0.5)), 0.0)
+        bending = self.bending(composition)[owned]
+        return float((homogeneous * self.grid.mass[owned]).sum() + 0.5 * (x * bending).sum())
+
+    def set_mobility(self, composition: Float) -> None:
+        """Take the mobility of a composition near that of the step; a little beyond its range counts as at its edge."""
+        law = self.transport.free_energy
+        inside = np.clip(composition, law.lowest, law.highest)
+        relative = np.where(self.grid.mass > 0, law.mobility(inside), 0.0)
+        self.grid.box.fill_halo(relative)
+        finest = self._levels[0]
+        for axis, diffusivity in enumerate(self.transport.diffusivity_nm2_per_s):
+            mean = relative + np.roll(relative, -1, axis)
+            np.multiply(mean, self.grid.edges[axis] * (diffusivity / 2), out=finest.mobility[axis])
+        for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
+            _coarsen_edges(upper, lower, upper.mobility, lower.mobility)
+
+    def solve(
+        self,
+        rate: float,
+        history: Float,
+        composition: Float,
+        potential: Float,
+        external: Callable[[Float], tuple[Float, Float | float]],
+        tolerance: float,
+    ) -> int:
+        """Solve mass (rate X - history) + flow(mu) = 0 with mu = h' + bending / mass + external.
+
+        Parameters
+        ----------
+        rate : coefficient of the new composition in its time derivative, 1/s.
+        history : (X, Y, Z) what the compositions before contribute, 1/s.
+        composition, potential : (X, Y, Z) a guess, replaced by the solution; kT.
+        external : of X the rest of the potential, kT, and its derivative.
+        tolerance : largest change of a composition in the last iteration.
+
+        Returns
+        -------
+        Iterations taken.
+
+        Raises
+        ------
+        ConvergenceError : none does within the allowed iterations.
+        """
+        finest, mass, law = self._levels[0], self.grid.mass, self.transport.free_energy
+        exists = self.grid.exists
+        for iteration in range(1, _MOST_ITERATIONS + 1):
+            extra, slope = external(composition)
+            curvature = np.where(exists, law.curvature(np.where(exists, composition, 0.5)) + slope, 0.0)
+            target = np.where(exists, law.potential(np.where(exists, composition, 0.5)) + extra, 0.0)
+            np.multiply(mass, curvature, out=finest.fields[1])
+            self._prepare(rate)
+            finest.right[0] = mass * (history - rate * composition) - self.flow(potential)
+            finest.right[1] = mass * (target - potential) + self.bending(composition)
+            finest.right[:, ~exists] = 0.0
+            self._cycle(0)
+            step = finest.solution
+            largest = _advance(composition, step[0], law.lowest, law.highest)
+            potential += step[1]
+            if largest <= tolerance:
+                return iteration
+            if not np.isfinite(largest):
+                break
+        raise ConvergenceError(
+            "an implicit step of the composition", iterations=iteration, residual=largest, tolerance=tolerance
+        )
+
+    def _prepare(self, rate: float) -> None:
+        for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
+            upper.box.fill_halo(upper.fields[1:3])
+            _coarsen_nodes(upper, lower, slice(1, 3))
+        for level in self._levels:
+            level.system.factorise(rate)
+
+    def _cycle(self, depth: int) -> None:
+        """One V-cycle from zero for `right` of a level, into its `solution`."""
+        level = self._levels[depth]
+        level.solution.fill(0.0)
+        if level.factors is None:
+            level.smooth(_SWEEPS_COARSEST)
+            return
+        below = self._levels[depth + 1]
+        level.smooth(_SWEEPS)
+        level.box.fill_halo(level.solution)
+        level.system.residual(level.right, level.solution, level.spare)
+        level.box.fill_halo(level.spare)
+        _core.restrict_to(level.factors, level.spare, below.right)
+        self._cycle(depth + 1)
+        below.box.fill_halo(below.solution)
+        _core.add_prolonged(level.factors, below.solution, level.solution)
+        level.solution *= level.fields[0] > 0
+        level.smooth(_SWEEPS)
+
+
+def _advance(composition: Float, step: Float, lowest: float, highest: float) -> float:
+    """composition += step, most of the way to the edge at most; the largest change."""
+    room = np.where(step > 0, highest - composition, composition - lowest) * _OF_THE_WAY
+    limited = np.clip(step, -room, room)
+    composition += limited
+    return float(np.abs(step).max())
+
+
+def _boxes(box: Box) -> list[tuple[Box, tuple[int, int, int] | None]]:
+    """The boxes from the finest to the coarsest, each with the factors to the next."""
+    boxes: list[tuple[Box, tuple[int, int, int] | None]] = []
+    while True:
+        nx, ny, nz = box.cells
+        halve = [
+            n > _FEWEST and (n % 2 == 0 or not wraps)
+            for n, wraps in ((nx, box.periodic[0]), (nz, box.periodic[2]))
+        ]
+        if not any(halve):
+            return [*boxes, (box, None)]
+        factors = (2 if halve[0] else 1, 1, 2 if halve[1] else 1)
+        boxes.append((box, factors))
+        box = Box((-(-nx // factors[0]), ny, -(-nz // factors[2])), box.periodic)
+
+
+def _coarsen_nodes(upper: _Level, lower: _Level, which: slice) -> None:
+    assert upper.factors is not None
+    part = np.ascontiguousarray(upper.fields[which])
+    coarse = np.zeros((len(part), *lower.box.shape))
+    _core.restrict_to(upper.factors, part, coarse)
+    lower.box.fill_halo(coarse)
+    lower.fields[which] = coarse
+
+
+def _coarsen_edges(upper: _Level, lower: _Level, fine: Float, coarse: Float) -> None:
+    """The edges of the grid below: a linear field stores the same energy in them."""
+    assert upper.factors is not None
+    upper.box.fill_halo(fine)
+    fx, _, fz = upper.factors
+    _core.restrict_to(upper.factors, fine[1:2].copy(), coarse[1:2])
+    for axis, others in ((0, (1, 1, fz)), (2, (fx, 1, 1))):
+        pairs = fine[axis : axis + 1]
+        if upper.factors[axis] == 2:
+            shape = list(coarse.shape[1:])
+            shape[2 - axis] = fine.shape[3 - axis]
+            joined = np.zeros((1, *shape))
+            first = np.moveaxis(pairs, axis + 1, 1)
+            into = np.moveaxis(joined, axis + 1, 1)
+            n = min((first.shape[1] - 1) // 2, into.shape[1] - 1)
+            into[:, 1 : n + 1] = 0.25 * (first[:, 1 : 2 * n : 2] + first[:, 2 : 2 * n + 1 : 2])
+            pairs = joined
+        _core.restrict_to(others, np.ascontiguousarray(pairs), coarse[axis : axis + 1])
+    lower.box.fill_halo(coarse)
