@@ -48,6 +48,7 @@ void add_rows(View<const Real, 4> from, index i, const Nodes& planes, const Node
     for (const Node& row : rows) {
       const Real* const values = from.at(i, plane.at, row.at);
       const Real weight = plane.weight * row.weight;
+#pragma omp simd
       for (index k = 0; k < length; ++k) sum[k] += weight * values[k];
     }
   }
@@ -79,6 +80,7 @@ void restrict_to(const std::array<index, 3>& factors, View<const Real, 4> fine, 
       return;
     }
     const index inside = std::min(length - 1, (fine_length - 1) / 2);  // whose three children exist
+#pragma omp simd
     for (index k = 1; k <= inside; ++k) out[k] = Real{0.5} * (sum[2 * k - 2] + sum[2 * k]) + sum[2 * k - 1];
   });
 }
@@ -94,6 +96,7 @@ void add_prolonged(const std::array<index, 3>& factors, View<const Real, 4> coar
       return;
     }
     const index inside = std::min(length - 1, fine_length / 2);  // both nodes 2 k - 1 and 2 k exist below it
+#pragma omp simd
     for (index k = 1; k < inside; ++k) {
       out[2 * k - 1] += sum[k];
       out[2 * k] += Real{0.5} * (sum[k] + sum[k + 1]);

@@ -160,12 +160,6 @@ class VoxelBody:
         energy, strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
         return Equilibrium(energy, float(minimum), self._write(solution), strain, stress, iterations)
 
-    def void_surface(self) -> Bool:
-        """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
-        outside = ~ndimage.binary_fill_holes(self.solid)
-        void = ~self.solid & ~outside
-        return np.asarray(self.solid & ndimage.binary_dilation(void))
-
     def _read(self, displacement: Float, vector: Float) -> None:
         nx, ny, nz = self.solid.shape
         require_shape(displacement, "start", (nx + 1, ny + 1, nz + 1, 3))
@@ -217,6 +211,12 @@ def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
     total = np.where(solid.reshape(shape), field, 0.0).sum(axis=axis)
     count = solid.sum(axis=axis).reshape(total.shape[:2] + (1,) * (field.ndim - 3))
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+
+def void_surface(solid: Bool) -> Bool:
+    """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
+    void = ndimage.binary_fill_holes(solid) & ~solid
+    return np.asarray(solid & ndimage.binary_dilation(void))
 
 
 class _RigidMotions:
