@@ -1,7 +1,7 @@
 // One implicit step of Cahn and Hilliard's equation, linearised, on a box of nodes with a halo:
 //
-//   (rate m + 0) x + (K_M + e) y = r_0      what flows into a node stays there;  e: exchange through its surface
-//   -(h + K_k) x   +     m     y = r_1      chemical potential y of the composition x;  h = m f''
+//   rate m x + (K_M + e) y = r_0      what flows into a node stays there;  e: exchange through its surface
+//   -(h + K_k) x + m y = r_1          chemical potential y of the composition x;  h = m f''
 //
 // K are sums over the edges between neighbouring nodes, (K u)_i = sum over j of g_ij (u_i - u_j), M for mobility, k for
 // the gradient penalty. Fields are (X, Y, Z) boxes as in voxel/operator.hpp; vectors (2, X, Y, Z) hold x, then y. Nodes

@@ -31,7 +31,7 @@ from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.coherency import Coherency
 from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import NodeGrid, node_grid
-from chemomech.phasefield.void import StepRecord, Surface, VoidSimulation, relaxed
+from chemomech.phasefield.void import StepRecord, VoidSimulation, relaxed
 from chemomech.progress import progress_in_time
 from chemomech.report.void import Particle
 
@@ -81,7 +81,13 @@ class VoidRun:
         gradient = np.array(material.gradient_eV_nm2) / material.kT_eV
         self._question_resolution(law, gradient, spacing)
         grid = node_grid(solid, spacing, config.domain.periodic)
-        transport = Transport(law, gradient, np.array(material.diffusivity_nm2_per_s))
+        transport = Transport(
+            law,
+            gradient,
+            np.array(material.diffusivity_nm2_per_s),
+            exchange_nm_per_s=surface.exchange_per_nm2_s / material.site_density_nm3,
+            reservoir_kT=surface.reservoir_eV / material.kT_eV,
+        )
         stiffness = stiffness_of(material)
         coherency = None
         if stiffness is not None:
@@ -95,11 +101,7 @@ class VoidRun:
             site_density_nm3=material.site_density_nm3,
             kT_eV=material.kT_eV,
             tolerance=config.time.tolerance,
-            surface=Surface(
-                surface.wetting_eV_per_nm2 / material.kT_eV,
-                surface.exchange_per_nm2_s,
-                surface.reservoir_eV / material.kT_eV,
-            ),
+            wetting_kT_per_nm2=surface.wetting_eV_per_nm2 / material.kT_eV,
         )
         return simulation, solid
 

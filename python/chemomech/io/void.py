@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _row(record: StepRecord) -> Sequence[str]:
 def read_log(folder: Path) -> list[StepRecord]:
     """The steps in log.csv; a line cut short by the end of a process ends them."""
     path = folder / LOG
-    kinds = [field.type for field in fields(StepRecord)]
+    kinds = get_type_hints(StepRecord)
     records = []
     try:
         with path.open(newline="") as file:
@@ -105,10 +105,10 @@ def read_log(folder: Path) -> list[StepRecord]:
             next(lines, None)
             for line in lines:
                 try:
-                    values = [int(text) if kind is int else float(text) for text, kind in zip(line, kinds, strict=True)]
+                    values = {name: kind(text) for (name, kind), text in zip(kinds.items(), line, strict=True)}
                 except ValueError:
                     break
-                records.append(StepRecord(*values))
+                records.append(StepRecord(**values))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return records

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from chemomech.arrays import Bool, Float
 from chemomech.io.files import atomic_path
+
+Scalar = TypeVar("Scalar", np.float32, np.uint8)
 
 _HIDDEN_CELL = 32  # vtkDataSetAttributes::HIDDENCELL
 
@@ -52,5 +56,5 @@ def write_series(path: Path, frames: Mapping[str, float]) -> None:
         temporary.write_text(json.dumps({"file-series-version": "1.0", "files": files}, indent=1) + "\n")
 
 
-def _z_first(field: Float) -> Float:
+def _z_first(field: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return np.ascontiguousarray(np.swapaxes(field, 0, 2))

@@ -2,7 +2,8 @@
 
     dX/dt = div( D M(X) grad mu / kT ),   mu = h'(X) - div( kappa grad X ) + mu_el      (Deng SI, eqs 3.3, 3.6, 3.7)
 
-with no flux through the surface of the solid, or an exchange with a reservoir there. Newton's method on X and mu
+with no flux through the surface of the solid, or Butler and Volmer's symmetric exchange with a reservoir there,
+2 j0 sinh((mu_res - mu) / 2 kT) per area. Newton's method on X and mu
 together; its linear systems are solved by multigrid cycles whose smoother relaxes whole lines along the second axis,
 the crystal's b, where lithium is up to 1e5 times as fast and gradients cost a hundred times as much. Coarse grids are
 coarser along the other two axes only. cpp/phasefield has the kernels.
@@ -41,11 +42,19 @@ class Transport:
     free_energy : homogeneous, per site.
     gradient_nm2 : (3,) kappa / kT along the axes.
     diffusivity_nm2_per_s : (3,) D along the axes.
+    exchange_nm_per_s : j0 of the surface over the density of sites.
+    reservoir_kT : chemical potential beyond the surface.
     """
 
     free_energy: FreeEnergy
     gradient_nm2: Float
     diffusivity_nm2_per_s: Float
+    exchange_nm_per_s: float = 0.0
+    reservoir_kT: float = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self.exchange_nm_per_s == 0
 
 
 class _Level:
@@ -157,8 +166,10 @@ class CahnHilliard:
             curvature = np.where(exists, law.curvature(np.where(exists, composition, 0.5)) + slope, 0.0)
             target = np.where(exists, law.potential(np.where(exists, composition, 0.5)) + extra, 0.0)
             np.multiply(mass, curvature, out=finest.fields[1])
+            lost, ease = self._exchange(potential)
+            finest.fields[2] = ease
             self._prepare(rate)
-            finest.right[0] = mass * (history - rate * composition) - self.flow(potential)
+            finest.right[0] = mass * (history - rate * composition) - self.flow(potential) - lost
             finest.right[1] = mass * (target - potential) + self.bending(composition)
             finest.right[:, ~exists] = 0.0
             finest.solution.fill(0.0)
@@ -173,6 +184,15 @@ class CahnHilliard:
         raise ConvergenceError(
             "an implicit step of the composition", iterations=iteration, residual=largest, tolerance=tolerance
         )
+
+    def _exchange(self, potential: Float) -> tuple[Float | float, Float | float]:
+        """What leaves each node through the surface, nm^3/s, and its derivative with respect to the potential."""
+        transport = self.transport
+        if transport.closed:
+            return 0.0, 0.0
+        half = (potential - transport.reservoir_kT) / 2
+        scale = transport.exchange_nm_per_s * self.grid.surface
+        return 2 * scale * np.sinh(half), scale * np.cosh(half)
 
     def _prepare(self, rate: float) -> None:
         for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):

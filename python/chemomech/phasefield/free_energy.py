@@ -1,7 +1,7 @@
 """Homogeneous free energies of a solid solution, as values."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -16,8 +16,11 @@ class FreeEnergy(Protocol):
     lowest, highest : the compositions between which it is defined; infinite where it has no limits.
     """
 
-    lowest: float
-    highest: float
+    @property
+    def lowest(self) -> float: ...
+
+    @property
+    def highest(self) -> float: ...
 
     def energy(self, composition: Float) -> Float:
         """kT per site."""
@@ -45,8 +48,9 @@ class RegularSolution:
     """
 
     omega: float
-    lowest: float = 0.0
-    highest: float = 1.0
+
+    lowest: ClassVar[float] = 0.0
+    highest: ClassVar[float] = 1.0
 
     def energy(self, composition: Float) -> Float:
         x = composition

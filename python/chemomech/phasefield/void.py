@@ -33,22 +33,6 @@ _BULK_CURVATURE = 4.0
 
 
 @dataclass(frozen=True)
-class Surface:
-    """What the solid's surface does.
-
-    Attributes
-    ----------
-    wetting_kT_per_nm2 : derivative of the surface energy with respect to X, over kT, per area.
-    exchange_per_nm2_s : rate constant j0 of the exchange with a reservoir per area and time.
-    reservoir_kT : chemical potential of the reservoir.
-    """
-
-    wetting_kT_per_nm2: float = 0.0
-    exchange_per_nm2_s: float = 0.0
-    reservoir_kT: float = 0.0
-
-
-@dataclass(frozen=True)
 class StepRecord:
     """One accepted step.
 
@@ -121,7 +105,7 @@ class VoidSimulation:
     site_density_nm3 : sites per volume.
     kT_eV : thermal energy.
     tolerance : error of a composition that a step may make.
-    surface : wetting and exchange; by default the surface is neutral and closed.
+    wetting_kT_per_nm2 : derivative of the surface energy with respect to X, over kT, per area.
     """
 
     def __init__(
@@ -132,17 +116,15 @@ class VoidSimulation:
         site_density_nm3: float,
         kT_eV: float,
         tolerance: float,
-        surface: Surface | None = None,
+        wetting_kT_per_nm2: float = 0.0,
     ) -> None:
         self.equations, self.coherency, self.tolerance = equations, coherency, tolerance
         self.grid = equations.grid
-        self.surface = surface or Surface()
         self._aJ = site_density_nm3 * kT_eV / EV_PER_AJ  # of 1 nm^3 kT
         self._held_back = coherency.stiffness_kT if coherency else 0.0
-        self.closed = self.surface.exchange_per_nm2_s == 0
+        self.closed = equations.transport.closed
         area = np.divide(self.grid.surface, self.grid.mass, out=self.grid.field(), where=self.grid.mass > 0)
-        self._wetting = area * (self.surface.wetting_kT_per_nm2 / site_density_nm3)
-        self._area = self.grid.surface / site_density_nm3
+        self._wetting = area * (wetting_kT_per_nm2 / site_density_nm3)
 
     def begin(self, composition: Float) -> tuple[Instant, StepRecord, Equilibrium | None]:
         """The first instant, from the compositions (nodes...) of the solid."""

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from chemomech.arrays import Bool, Float
 from chemomech.mechanics.coherent_plate import softest_angle
@@ -19,12 +20,12 @@ from chemomech.phasefield.void import StepRecord
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.page import Gallery, render
-from chemomech.report.sheet import COMPOSITION, SIGNED, STRAIN, Sheet, nice_length, show, symmetric_limits
+from chemomech.report.sheet import COMPOSITION, SIGNED, STRAIN, Limits, Sheet, nice_length, show, symmetric_limits
 from chemomech.report.style import AXIS_COLOUR, INK, STYLE, new_axes
 from chemomech.report.tables import Table
 
 # Inches.
-_MARGIN, _HEAD, _TITLE, _GAP, _BAR, _FOOT, _LABEL = 0.1, 0.32, 0.2, 0.12, 0.09, 0.5, 0.85
+_MARGIN, _HEAD, _TITLE, _GAP, _BAR, _FOOT, _LABEL = 0.1, 0.32, 0.2, 0.12, 0.09, 0.5, 1.1
 _WIDEST, _TALLEST = 2.3, 2.3
 _COMPONENTS = (r"$\varepsilon_{aa}$", r"$\varepsilon_{cc}$", r"$2\varepsilon_{ac}$")
 _CHEMICAL, _ELASTIC = AXIS_COLOUR["a"], AXIS_COLOUR["c"]
@@ -99,9 +100,9 @@ def plot_composition(particle: Particle) -> Figure:
     for column, (field, title) in enumerate(((mean, "averaged along $b$"), (middle, "middle plane"))):
         image = grid.show(0, column, field, COMPOSITION, (0.0, 1.0))
         grid.title(column, title)
-    grid.row_label(0, "Composition")
+    grid.row_label(0, "Li fraction $X$")
     grid.scale()
-    grid.bar(image, mean, "Li fraction $X$", 0)
+    grid.bar(image, mean, 0)
     return grid.sheet.figure
 
 
@@ -113,12 +114,12 @@ def plot_strains(seen: Projection) -> Figure:
     limits = symmetric_limits(100 * seen.total)
     fine = symmetric_limits(100 * np.concatenate([seen.coherency.ravel(), seen.residual.ravel()]))
     for row, (name, field, colours) in enumerate(rows):
-        grid.row_label(row, name)
+        grid.row_label(row, f"{name} (%)")
         for column in range(3):
             image = grid.show(row, column, 100 * field[..., column], colours, limits if row == 0 else fine)
             if row == 0:
                 grid.title(column, _COMPONENTS[column])
-        grid.bar(image, 100 * field, f"{name} strain (%)", row)
+        grid.bar(image, 100 * field, row)
     grid.scale()
     return grid.sheet.figure
 
@@ -210,9 +211,9 @@ class _Grid:
         self._tops = _HEAD + (max(self._height, 0.55) + _GAP) * np.arange(rows)
         self._right = self._lefts[-1] + self._width
         self._long = nx * spacing_nm[0]
-        self.sheet = Sheet(self._right + 1.15, self._tops[-1] + self._height + _FOOT)
+        self.sheet = Sheet(self._right + 0.75, self._tops[-1] + self._height + _FOOT)
 
-    def show(self, row: int, column: int, field: Float, colours: str, limits: tuple[float, float]):  # type: ignore[no-untyped-def]
+    def show(self, row: int, column: int, field: Float, colours: str, limits: Limits) -> AxesImage:
         ax = self.sheet.axes(self._lefts[column], self._tops[row], self._width, self._height)
         image = show(ax, field, colours, limits)
         ax.set_aspect(self._aspect)
@@ -224,10 +225,9 @@ class _Grid:
     def row_label(self, row: int, text: str) -> None:
         self.sheet.text(_MARGIN, self._tops[row] + self._height / 2 - 0.08, text)
 
-    def bar(self, image, field: Float, label: str, row: int) -> None:  # type: ignore[no-untyped-def]
+    def bar(self, image: AxesImage, field: Float, row: int) -> None:
         cax = self.sheet.axes(self._right + 0.12, self._tops[row], _BAR, max(self._height, 0.5))
         self.sheet.colour_bar(cax, image, field, orientation="vertical")
-        cax.set_ylabel(label, fontsize=8)
 
     def scale(self) -> None:
         length, label = nice_length(0.5 * self._long)
