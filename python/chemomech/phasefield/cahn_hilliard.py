@@ -23,6 +23,8 @@ from chemomech.phasefield.node_grid import NodeGrid
 
 #: Columns along each of the two coarsened axes below which a grid is the coarsest.
 _FEWEST = 3
+#: Axes that are coarsened, and the ratio of couplings up to which they are so together.
+_COARSENED, _COMPARABLE = np.array([True, False, True]), 2.25
 #: Sweeps over all lines, before and after the correction; on the coarsest grid.
 _SWEEPS, _SWEEPS_COARSEST = 1, 8
 #: Times a correction is sought on the second and third grid: interfaces a few nodes wide are poorly seen there. Once
@@ -30,7 +32,11 @@ _SWEEPS, _SWEEPS_COARSEST = 1, 8
 _VISITS = (2, 2)
 #: Share of the way to the edge of the free energy's range that one iteration may take a composition.
 _OF_THE_WAY = 0.9
-_MOST_ITERATIONS = 40
+_MOST_ITERATIONS = 25
+#: A linear system is solved to this share, in at most so many cycles.
+_LINEAR, _MOST_CYCLES = 0.1, 8
+#: Curvature of a phase, kT, by which errors of the potential are compared with errors of the composition.
+_CURVATURE = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ class CahnHilliard:
 
     def __init__(self, grid: NodeGrid, transport: Transport) -> None:
         self.grid, self.transport = grid, transport
-        self._levels = [_Level(box, factors) for box, factors in _boxes(grid.box)]
+        strengths = np.sqrt(transport.gradient_nm2 * transport.diffusivity_nm2_per_s) / grid.spacing_nm**2
+        self._levels = [_Level(box, factors) for box, factors in _boxes(grid.box, strengths)]
         finest = self._levels[0]
         finest.fields[0] = grid.mass
         finest.gradient[...] = grid.edges * transport.gradient_nm2[:, None, None, None]
@@ -166,26 +173,29 @@ class CahnHilliard:
             curvature = np.where(exists, law.curvature(np.where(exists, composition, 0.5)) + slope, 0.0)
             target = np.where(exists, law.potential(np.where(exists, composition, 0.5)) + extra, 0.0)
             np.multiply(mass, curvature, out=finest.fields[1])
-            lost, ease = self._exchange(potential)
+            lost, ease = self.exchange(potential)
             finest.fields[2] = ease
             self._prepare(rate)
-            finest.right[0] = mass * (history - rate * composition) - self.flow(potential) - lost
-            finest.right[1] = mass * (target - potential) + self.bending(composition)
-            finest.right[:, ~exists] = 0.0
-            finest.solution.fill(0.0)
-            self._cycle(0)
-            step = finest.solution
+            wrong = np.stack(
+                [
+                    mass * (history - rate * composition) - self.flow(potential) - lost,
+                    mass * (target - potential) + self.bending(composition),
+                ]
+            )
+            wrong[:, ~exists] = 0.0
+            step = self._correction(wrong, rate)
             largest = _advance(composition, step[0], law.lowest, law.highest)
             potential += step[1]
             if largest <= tolerance:
                 return iteration
-            if not np.isfinite(largest):
+            inside = composition[exists]
+            if not (np.isfinite(largest) and law.lowest < inside.min() and inside.max() < law.highest):
                 break
         raise ConvergenceError(
             "an implicit step of the composition", iterations=iteration, residual=largest, tolerance=tolerance
         )
 
-    def _exchange(self, potential: Float) -> tuple[Float | float, Float | float]:
+    def exchange(self, potential: Float) -> tuple[Float | float, Float | float]:
         """What leaves each node through the surface, nm^3/s, and its derivative with respect to the potential."""
         transport = self.transport
         if transport.closed:
@@ -200,6 +210,40 @@ class CahnHilliard:
             _coarsen_nodes(upper, lower, slice(1, 3))
         for level in self._levels:
             level.system.factorise(rate)
+
+    def _correction(self, wrong: Float, rate: float) -> Float:
+        """Solution of the linearised equations to a tenth: flexible GMRES (Saad 1993) around the cycle.
+
+        The cycle alone may amplify a mode or two when a step is so long that an interface could wander off freely.
+        """
+        finest = self._levels[0]
+        weight = np.divide(1.0, self.grid.mass, out=self.grid.field(), where=self.grid.exists)
+        scale = np.array([1 / rate, 1 / _CURVATURE])[:, None, None, None] ** 2 * weight
+        size = np.sqrt(_dot(scale, wrong, wrong))
+        if size == 0:
+            return np.zeros_like(wrong)
+        residuals, tried = [wrong / size], []
+        projected = np.zeros((_MOST_CYCLES + 1, _MOST_CYCLES))
+        for k in range(_MOST_CYCLES):
+            finest.right[...] = residuals[k]
+            finest.solution.fill(0.0)
+            self._cycle(0)
+            tried.append(finest.solution.copy())
+            self.grid.box.fill_halo(finest.solution)
+            finest.system.residual(finest.right, finest.solution, finest.spare)
+            image = np.where(self.grid.exists, residuals[k] - finest.spare, 0.0)
+            for i, earlier in enumerate(residuals):
+                projected[i, k] = _dot(scale, image, earlier)
+                image -= projected[i, k] * earlier
+            projected[k + 1, k] = np.sqrt(_dot(scale, image, image))
+            small = projected[: k + 2, : k + 1]
+            target = np.eye(1, k + 2)[0] * size
+            coefficients = np.linalg.lstsq(small, target, rcond=None)[0]
+            left = np.linalg.norm(target - small @ coefficients)
+            if left <= _LINEAR * size or projected[k + 1, k] == 0:
+                break
+            residuals.append(image / projected[k + 1, k])
+        return np.asarray(sum(c * z for c, z in zip(coefficients, tried, strict=True)))
 
     def _cycle(self, depth: int) -> None:
         """Improve the `solution` of a level for its `right`."""
@@ -230,19 +274,30 @@ def _advance(composition: Float, step: Float, lowest: float, highest: float) -> 
     return float(np.abs(step).max())
 
 
-def _boxes(box: Box) -> list[tuple[Box, tuple[int, int, int] | None]]:
-    """The boxes from the finest to the coarsest, each with the factors to the next."""
+def _dot(weight: Float, x: Float, y: Float) -> float:
+    return float(np.einsum("cijk,cijk,cijk->", weight, x, y))
+
+
+def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] | None]]:
+    """The boxes from the finest to the coarsest, each with the factors to the next.
+
+    The axis along which nodes are coupled more strongly is coarsened first. One of few cells may be, too: the cells
+    below then reach beyond its end.
+    """
     boxes: list[tuple[Box, tuple[int, int, int] | None]] = []
+    strong = np.array([strengths[0], 0.0, strengths[2]])
     while True:
-        nx, ny, nz = box.cells
-        halve = [
-            n > _FEWEST and (n % 2 == 0 or not wraps) for n, wraps in ((nx, box.periodic[0]), (nz, box.periodic[2]))
-        ]
-        if not any(halve):
+        cells, even = np.array(box.cells), np.array([n % 2 == 0 or not p for n, p in zip(box.cells, box.periodic)])
+        long = (cells > _FEWEST) & even & _COARSENED
+        if not long.any():
             return [*boxes, (box, None)]
-        factors = (2 if halve[0] else 1, 1, 2 if halve[1] else 1)
-        boxes.append((box, factors))
-        box = Box((-(-nx // factors[0]), ny, -(-nz // factors[2])), box.periodic)
+        halve = even & _COARSENED & (strong * _COMPARABLE >= strong.max()) & (long | (strong > 0))
+        if not (halve & even).any():
+            halve = long
+        fx, _, fz = np.where(halve, 2, 1).tolist()
+        boxes.append((box, (fx, 1, fz)))
+        box = Box((-(-box.cells[0] // fx), box.cells[1], -(-box.cells[2] // fz)), box.periodic)
+        strong = strong / np.where(halve, 4, 1)
 
 
 def _coarsen_nodes(upper: _Level, lower: _Level, which: slice) -> None:

@@ -23,6 +23,7 @@ from chemomech.units import EV_PER_AJ
 _ELASTIC_RTOL = 1e-5
 #: A change of the first step, and of the last iteration of any step, as shares of the tolerance.
 _FIRST_CHANGE, _NEWTON = 0.1, 1e-3
+_OF_A_FIRST_CHANGE = 0.1
 _LARGEST_GROWTH, _LARGEST_CUT, _SAFETY = 2.0, 0.2, 0.9
 _AFTER_A_FAILURE = 0.25
 #: Rounding of an energy, as a share of the sum of what it is made of.
@@ -237,10 +238,15 @@ class VoidSimulation:
         return composition, potential, newton, coherent, chemical, elastic_energy, error
 
     def _truncation(self, now: Instant, composition: Float, length: float) -> float:
-        """Largest error of the step: h^2 (h + h1)^2 / (2 h + h1) times the third divided difference of X."""
+        """Largest error of the step: h^2 (h + h1)^2 / (2 h + h1) times the third divided difference of X.
+
+        The first two steps have no history for it and are judged by what they change, and by what was not expected.
+        """
         h = length
         if len(now.compositions) < 3:
-            return 0.0
+            share = _OF_A_FIRST_CHANGE if len(now.compositions) == 1 else 1 / 3
+            surprise = composition - _backward_differences(now, h)[2]
+            return share * float(np.abs(surprise[self.grid.exists]).max())
         h1, h2 = now.lengths_s
         x, x1, x2, x3 = composition, *now.compositions
         first, second, third = (x - x1) / h, (x1 - x2) / h1, (x2 - x3) / h2
