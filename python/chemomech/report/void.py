@@ -190,7 +190,7 @@ def run_table(records: Sequence[StepRecord]) -> Table:
         ["Iterations for the composition, mean", _mean([record.newton_iterations for record in steps])],
         ["Iterations of the elastic equilibrium, mean", _mean([record.elastic_iterations for record in steps])],
         ["Largest relative change of the mass", f"{drift:.1e}"],
-        ["Largest |dX/d ln t| of the last step", f"{records[-1].change_per_log_time:.2g}"],
+        ["Change of X that the last step would make in a crossing time", f"{records[-1].motion:.2g}"],
     ]
     return Table("The run.", ["Quantity", "Value"], rows)
 
