@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE
+from chemomech.mechanics.coherent_plate import softest_angle
+from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE, plane_stress
 from chemomech.mechanics.voxel import VoxelBody
 from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.coherency import Coherency, Eigenstrain
@@ -84,6 +85,40 @@ def test_the_microscope_sees_little_strain(separated):
     assert np.nanmax(np.abs(seen.coherency[..., 2])) / 2 < 0.006
     assert np.sqrt(np.nanmean(seen.residual**2)) < 0.001
     assert np.nanmax(np.abs(seen.total)) > 0.04
+
+
+def energy_of_a_plane(sim, angle):
+    """Free energy of two phases on both sides of a plane through the middle, its normal at an angle from a."""
+    poor, rich = LAW.binodal()
+    n, h = sim.grid.box.nodes, sim.grid.spacing_nm[0]
+    x, z = (np.arange(n[0]) - (n[0] - 1) / 2)[:, None, None] * h, (np.arange(n[2]) - (n[2] - 1) / 2) * h
+    along = np.cos(np.radians(angle)) * x + np.sin(np.radians(angle)) * z
+    profile = 0.5 + (rich - poor) / 2 * np.tanh(along / 12)  # interfaces are 24 nm wide
+    return sim.begin(np.broadcast_to(profile, n))[1].energy_aJ
+
+
+def test_the_boundary_lies_where_a_plane_would_store_least(separated):
+    """In this slender particle that is across it: a tilt relaxes less energy than its longer boundary costs."""
+    sim, solid, now, _, elastic = separated
+    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    angles = np.array([0.0, 3.0, 6.0, 12.0, 20.0, 30.0])
+    least = angles[np.argmin([energy_of_a_plane(sim, angle) for angle in angles])]
+    assert seen.boundary_angle == pytest.approx(least, abs=3)
+
+
+@pytest.mark.slow
+def test_the_boundary_of_a_wide_plate_is_that_of_a_coherent_plate():
+    """Where the boundary is long, elasticity decides: the normal of the plane without misfit, within 3 degrees."""
+    sim, solid = particle((800, 20, 800), 10.0)
+    x, z = np.arange(81)[:, None, None] - 40, np.arange(81) - 40
+    now, record, elastic = sim.begin(
+        np.broadcast_to(0.5 + 0.48 * np.tanh((0.94 * x + 0.34 * z) / 1.0), sim.grid.box.nodes)
+    )
+    while record.step < 4 or record.motion > 0.05:
+        now, record, elastic = sim.advance(now, 3e7)
+    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    expected = softest_angle(plane_stress(OLIVINE), np.array([0.05, -0.02, 0.0]))
+    assert seen.boundary_angle == pytest.approx(expected, abs=3)
 
 
 def test_projection_of_a_uniform_depth_is_plane_stress():
