@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -30,8 +31,9 @@ def learn(
     ] = "strain",
     models: Annotated[str, typer.Option(metavar="M0,M1,M2", help="Models to fit.")] = "M0,M1",
 ) -> None:
-    """Learn the composition-eigenstrain law from aligned maps.
+    """Learn the composition-eigenstrain law from aligned maps; under mpiexec, on many processes.
 
+    An interrupted run leaves what it has done in OUT/.unfinished; the next with the same options goes on from there.
     Leaves result.json, result.h5, report.html and figures/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
@@ -39,8 +41,11 @@ def learn(
     from chemomech.io.eigenstrain import write_result
     from chemomech.io.files import output_folder
     from chemomech.learn.eigenstrain import learn_eigenstrain
+    from chemomech.parallel.launch import tasks
     from chemomech.report.eigenstrain import write_report
+    from chemomech.tasks import remembered
 
+    unfinished = output / ".unfinished"
     with output_folder(output) as folder:
         particles = read_stack(maps)
         result = learn_eigenstrain(
@@ -50,12 +55,14 @@ def learn(
             boundary=boundary,
             misfit=misfit,
             models=[model.strip() for model in models.split(",")],
+            tasks=remembered(tasks(), unfinished),
         )
         write_result(folder, result)
         options = {"order": order, "boundary": boundary, "misfit": misfit, "models": models}
         if test:
             options["test"] = ", ".join(test)
         write_report(folder, result, inputs=[maps], options=options)
+    rmtree(unfinished, ignore_errors=True)
     summarise(result, output)
 
 
