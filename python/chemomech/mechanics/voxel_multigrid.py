@@ -10,22 +10,25 @@ traffic; the conjugate gradients around it, in double, hardly notice.
 Vectors live on boxes with a halo, see cpp/voxel/operator.hpp.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 
 from chemomech import _core
-from chemomech.arrays import Bool, Float
+from chemomech.arrays import Bool, Float, Int32
 from chemomech.errors import ConvergenceError
 from chemomech.sparse import factorise
 
 Single = npt.NDArray[np.float32]
-Real = TypeVar("Real", np.float32, np.float64)
+Real = TypeVar("Real", np.float32, np.float64, np.int32)
+Sum = TypeVar("Sum", int, float, Float, npt.NDArray[np.intp])
 
 #: Degree of the smoother before and after the correction, on the grid of the voxels, the next and all below it. A step
 #: on the first costs most; the lower grids, where a body with voids is a foam of fractions, are nearly solved. At 64^3
@@ -50,7 +53,9 @@ _ROUNDING = 1e-15
 
 @dataclass(frozen=True)
 class Box:
-    """A box of cells with a halo around its nodes.
+    """A box of cells with a halo around its nodes: the whole grid, or a part of it (`parallel.grid`).
+
+    What a solver asks beyond its own nodes, it asks the box: to fill the halo, to sum over all boxes, to coarsen.
 
     Attributes
     ----------
@@ -60,6 +65,21 @@ class Box:
 
     cells: tuple[int, int, int]
     periodic: tuple[bool, bool, bool]
+
+    @property
+    def whole(self) -> "Box":
+        """The grid that this is a part of."""
+        return self
+
+    @property
+    def start(self) -> tuple[int, int, int]:
+        """Place of the first cell and node in the whole grid."""
+        return 0, 0, 0
+
+    @property
+    def shared(self) -> tuple[bool, bool, bool]:
+        """Axes along which the halo repeats nodes that are owned."""
+        return self.periodic
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -87,15 +107,116 @@ class Box:
                 along = np.moveaxis(values, axis - 3, 0)
                 along[0], along[n + 1] = along[n], along[1]
 
-    def weights(self, of_cells: Float | Single, dtype: type[Real]) -> npt.NDArray[Real]:
-        """Cell weights (m, nx, ny, nz) where the operator reads them."""
-        padded = np.zeros((len(of_cells), *self.shape), dtype)
-        padded[:, *(slice(1, n + 1) for n in self.cells)] = of_cells
-        for axis, (n, periodic) in enumerate(zip(self.cells, self.periodic, strict=True)):
+    def add_halo(self, values: npt.NDArray[Real]) -> None:
+        """Transpose of `fill_halo`: add the halo of (..., X, Y, Z) to the nodes it repeats, and empty it."""
+        for axis, (n, periodic) in reversed(list(enumerate(zip(self.nodes, self.periodic, strict=True)))):
             if periodic:
-                along = np.moveaxis(padded, axis + 1, 0)
-                along[0] = along[n]
+                along = np.moveaxis(values, axis - 3, 0)
+                along[n] += along[0]
+                along[1] += along[n + 1]
+                along[0] = along[n + 1] = 0
+
+    def weights(self, of_cells: npt.NDArray[Any], dtype: type[Real]) -> npt.NDArray[Real]:
+        """Cell weights (m, nx, ny, nz) where the operator reads them, with halo; or anything of cells or nodes."""
+        padded = np.zeros((len(of_cells), *self.shape), dtype)
+        padded[:, *(slice(1, n + 1) for n in of_cells.shape[1:])] = of_cells
+        self.fill_halo(padded)
         return padded
+
+    def sum(self, values: Sum) -> Sum:
+        """Over all boxes of the grid."""
+        return values
+
+    def largest(self, value: float) -> float:
+        """Of all boxes of the grid."""
+        return value
+
+    def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
+        """Number the connected pieces of some cells or nodes from 1 in order of their first; 0 elsewhere.
+
+        Parameters
+        ----------
+        values : (nx, ny, nz).
+        neighbours : (3, 3, 3) which ones touch; None for those across a face.
+
+        Returns
+        -------
+        labels and the number of pieces.
+        """
+        margin = [(0, int(wraps)) for wraps in self.periodic]
+        labels, n_labels = ndimage.label(np.pad(values, margin, mode="wrap"), neighbours)
+        if not any(self.periodic):
+            return labels, n_labels
+        # The margin repeats the first ones: there two labels are one piece.
+        inside = labels[tuple(slice(n) for n in values.shape)]
+        images = np.pad(inside, margin, mode="wrap")
+        both = (labels > 0) & (images > 0)
+        number = joined(np.stack([labels[both], images[both]], axis=1), n_labels)
+        found, first = np.unique(number[inside], return_index=True)
+        order = np.zeros(n_labels + 1, dtype=np.int32)
+        order[found[found > 0][np.argsort(first[found > 0])]] = np.arange(1, (found > 0).sum() + 1)
+        return order[number[inside]], int((found > 0).sum())
+
+    def coarser(self, factors: tuple[int, int, int]) -> "Box":
+        """The box whose cells join so many along each axis."""
+        nx, ny, nz = (-(-n // factor) for n, factor in zip(self.cells, factors, strict=True))
+        return Box((nx, ny, nz), self.periodic)
+
+    # What follows lets a coarse grid be solved by every rank alone; a whole grid has nothing to do for it.
+    def complete(self, values: npt.NDArray[Any], of_cells: bool) -> npt.NDArray[Any]:
+        """Values (m, ...) of this box's cells or nodes, from those of the part that made them."""
+        return values
+
+    def landing(self, load: Single) -> Single:
+        """Where the restriction from the grid above is written."""
+        return load
+
+    def arrive(self, landing: Single, load: Single) -> None:
+        """Make the load whole after a restriction."""
+
+    def depart(self, solution: Single, landing: Single) -> Single:
+        """The solution with its halo, as the prolongation to the grid above reads it."""
+        self.fill_halo(solution)
+        return solution
+
+    # What follows brings thin parts to one rank each, where they are solved.
+    def count_before(self, n: int) -> int:
+        """Sum of n over the ranks before this one."""
+        return 0
+
+    def home(self, part: Int32) -> npt.NDArray[np.intp]:
+        """The rank that solves each of some parts, by number."""
+        return np.zeros(len(part), dtype=np.intp)
+
+    def send_home(
+        self, home: npt.NDArray[np.intp], rows: Sequence[npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[np.intp], list[npt.NDArray[Any]]]:
+        """Arrays whose rows are sent to their homes: where each row came from, and the rows, by rank of origin."""
+        return np.zeros(len(home), dtype=np.intp), list(rows)
+
+    def collector(self, origin: npt.NDArray[np.intp], entries: npt.NDArray[np.intp]) -> "Collector":
+        """Between vectors of all ranks and those of their entries that are solved here."""
+        return Collector(entries)
+
+
+class Collector:
+    """Some entries of a vector, by flat index."""
+
+    def __init__(self, entries: npt.NDArray[np.intp]) -> None:
+        self._entries = entries
+
+    def collect(self, vector: Single) -> Single:
+        return vector.reshape(-1)[self._entries]
+
+    def add(self, values: Single, vector: Single) -> None:
+        vector.reshape(-1)[self._entries] += values
+
+
+def joined(links: npt.NDArray[Any], n: int) -> Int32:
+    """Number (n + 1,) of the component of each of 1..n under links (m, 2) between them; that of 0 is 0."""
+    graph = sp.coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n + 1, n + 1))
+    number = connected_components(graph, directed=False)[1]
+    return np.asarray((number - number[0]) % (number.max() + 1), dtype=np.int32)
 
 
 class _Level:
@@ -110,6 +231,7 @@ class _Level:
         self.inverse_diagonal = self.operator.inverse_diagonal()
         self.inverse_diagonal.reshape(-1)[self.fixed] = 0.0
         self.load, self.solution, self.spare, self.direction = (box.vector(np.float32) for _ in range(4))
+        self.landing = box.landing(self.load)
 
     def smooth(self, bound: float, *, from_zero: bool = False) -> None:
         """Chebyshev polynomial of the fourth kind (Lottes 2023); `bound` is that of the scaled operator's spectrum."""
@@ -140,42 +262,46 @@ class _ThinParts:
 
     def __init__(self, level: _Level, constants: Float) -> None:
         box = level.box
-        solid = np.asarray(level.of_cells.any(axis=0))
-        thin = _around(solid & ~_opened(solid), box)
-        thin &= (level.inverse_diagonal[:, *box.owned] > 0).any(axis=0)
-        part, _ = ndimage.label(thin, np.ones((3, 3, 3)))
-        small = np.bincount(part.ravel()) <= _LARGEST_PART
-        thin &= small[part]
-        self.exist = bool(thin.any())
+        solid = box.weights(level.of_cells.any(axis=0)[None], np.float32)[0]
+        thin = _nodes_around(_thin_cells(np.asarray(solid > 0), box), box)
+        thin &= np.asarray((level.inverse_diagonal[:, *box.owned] > 0).any(axis=0))
+        part, n_parts = box.label(thin, np.ones((3, 3, 3)))
+        size = box.sum(np.bincount(part.ravel(), minlength=n_parts + 1))
+        thin &= size[part] <= _LARGEST_PART
+        n_thin = int(thin.sum())
+        self.exist = box.sum(n_thin) > 0
         if not self.exist:
             return
-        number = np.full(box.shape, -1, dtype=np.int32)
-        owned = number[box.owned]
-        nodes = np.argwhere(thin)
-        owned[thin] = np.arange(len(nodes))
+        number = np.full((1, *box.shape), -1, dtype=np.int32)
+        number[0][box.owned][thin] = box.count_before(n_thin) + np.arange(n_thin)
+        box.fill_halo(number)
+        nodes = np.argwhere(thin) + 1
         element = _element(constants.mean(axis=0), level.spacing)
-        weight = box.weights(solid[None].astype(np.float32), np.float32)[0]
-        blocks = np.zeros((len(nodes), 27, 3, 3))
+        blocks = np.zeros((n_thin, 27, 3, 3))
         corners = list(product((0, 1), repeat=3))
         for corner, other in product(range(8), repeat=2):
             step = np.subtract(corners[other], corners[corner])
-            i, j, k = (nodes + 1 - corners[corner]).T
-            blocks[:, (step + 1) @ (9, 3, 1)] += weight[i, j, k, None, None] * element[:, corner, :, other]
-        steps = np.array(list(product((0, 1, 2), repeat=3)))
-        i, j, k = np.moveaxis(nodes[:, None] + steps, -1, 0)
-        columns = number[i, j, k]
-        linked = (columns >= 0) & blocks.any(axis=(2, 3))
-        pointers = np.concatenate([[0], np.cumsum(linked.sum(axis=1))])
-        matrix = sp.csr_array(sp.bsr_array((blocks[linked], columns[linked], pointers)))
-        matrix = matrix + sp.diags_array(_HANGING * matrix.diagonal())
+            i, j, k = (nodes - corners[corner]).T
+            blocks[:, (step + 1) @ (9, 3, 1)] += solid[i, j, k, None, None] * element[:, corner, :, other]
+        i, j, k = np.moveaxis(nodes[:, None] + np.array(list(product((-1, 0, 1), repeat=3))), -1, 0)
+        columns = np.where(blocks.any(axis=(2, 3)), number[0, i, j, k], -1)
         places = np.arange(3 * np.prod(box.shape)).reshape(3, *box.shape)[:, *box.owned]
-        entries = np.moveaxis(places[:, thin], 0, -1).ravel()
+        entries = np.moveaxis(places[:, thin], 0, -1)
         free = level.inverse_diagonal.reshape(-1)[entries] > 0
-        self._entries = entries[free]
+        rows = (number[0][box.owned][thin], columns, blocks, entries, free)
+        origin, (own, columns, blocks, entries, free) = box.send_home(box.home(part[thin]), rows)
+        free = free.ravel()
+        self._collector = box.collector(np.repeat(origin, 3)[free], entries.ravel()[free])
+        linked = columns >= 0
+        pointers = np.concatenate([[0], np.cumsum(linked.sum(axis=1))])
+        shape = (3 * len(own),) * 2
+        matrix = sp.csr_array(sp.bsr_array((blocks[linked], np.searchsorted(own, columns[linked]), pointers), shape))
+        matrix = matrix + sp.diags_array(_HANGING * matrix.diagonal())
         self._solve = factorise(matrix[free][:, free])
 
     def correct(self, residual: Single, solution: Single) -> None:
-        solution.reshape(-1)[self._entries] += self._solve(residual.reshape(-1)[self._entries].astype(float))
+        values = self._solve(self._collector.collect(residual).astype(float)[:, None])[:, 0]
+        self._collector.add(values.astype(np.float32), solution)
 
 
 class Multigrid:
@@ -212,7 +338,7 @@ class Multigrid:
             degree = _DEGREES[min(len(self._levels), len(_DEGREES) - 1)]
             self._levels.append(_coarser(level, factors, constants, degree))
         inverse = self._levels[0].inverse_diagonal
-        self._largest_diagonal = 1 / float(inverse[inverse > 0].min())
+        self._largest_diagonal = box.largest(1 / float(inverse[inverse > 0].min(initial=np.inf)))
         self._unknowns, self._coarsest = _pseudo_inverse(level, constants)
 
     def multiply(self, x: Float, out: Float) -> float:
@@ -222,7 +348,11 @@ class Multigrid:
         if len(self._fixed):
             out.reshape(-1)[self._fixed] = 0.0
             energy = _dot(x, out)
-        return energy
+        return self.box.sum(energy)
+
+    def _product(self, x: Float, y: Float | Single) -> float:
+        """Scalar product over all boxes; one of the two has an empty halo."""
+        return self.box.sum(_dot(x, y))
 
     def solve(self, load: Float, solution: Float, rtol: float, work: float) -> tuple[int, Float]:
         """Iterate on `solution` until the residual is `rtol` times the load; iterations and the residual.
@@ -238,11 +368,11 @@ class Multigrid:
         load.reshape(-1)[self._fixed] = 0.0
         self.multiply(solution, image)
         np.subtract(load, image, out=residual)
-        scale = np.sqrt(_dot(load, load))
+        scale = np.sqrt(self._product(load, load))
         target = max(rtol * scale, _ROUNDING * np.sqrt(work * self._bound * self._largest_diagonal))
         energy = 0.0
         for iteration in range(_MAX_ITERATIONS + 1):
-            error = np.sqrt(_dot(residual, residual))
+            error = np.sqrt(self._product(residual, residual))
             if error <= target:
                 return iteration, residual
             if iteration == _MAX_ITERATIONS:
@@ -250,7 +380,7 @@ class Multigrid:
             np.multiply(residual, 1 / error, out=self._levels[0].load, casting="same_kind")
             step = self._cycle()
             # Flexible: the single-precision cycle is not exactly the same symmetric map every time.
-            energy_before, energy = energy, error * _dot(residual, step)
+            energy_before, energy = energy, error * self._product(residual, step)
             _combine(error, step, energy / energy_before if energy_before else 0.0, direction)
             length = energy / self.multiply(direction, image)
             _combine(length, direction, 1.0, solution)
@@ -271,9 +401,9 @@ class Multigrid:
             level.solution.fill(0.0)
             self._thin.correct(level.load, level.solution)
         level.smooth(self._bound, from_zero=not thin)
-        _core.restrict_to(self._factors[depth], level.residual(), below.load)
-        error = self._cycle(depth + 1)
-        below.box.fill_halo(error)
+        _core.restrict_to(self._factors[depth], level.residual(), below.landing)
+        below.box.arrive(below.landing, below.load)
+        error = below.box.depart(self._cycle(depth + 1), below.landing)
         _core.add_prolonged(self._factors[depth], error, level.solution)
         level.solution.reshape(-1)[level.fixed] = 0.0
         level.smooth(self._bound)
@@ -283,48 +413,42 @@ class Multigrid:
 
 
 def _fixed_entries(box: Box, held: Bool | None) -> npt.NDArray[np.intp]:
-    """Flat indices into a vector of what an operator writes and must be 0: held displacements, a periodic halo."""
+    """Flat indices into a vector of what an operator writes and must be 0: held displacements, a halo along z."""
     fixed = np.zeros((3, *box.shape), dtype=bool)
     if held is not None:
         fixed[:, *box.owned] = held
-    if box.periodic[2]:
+    if box.shared[2]:
         fixed[..., 0] = fixed[..., box.nodes[2] + 1 :] = True
     return np.flatnonzero(fixed)
 
 
-def _opened(solid: Bool) -> Bool:
-    """Voxels inside some solid block of two voxels along every axis that has as many."""
+def _thin_cells(solid: Bool, box: Box) -> Bool:
+    """Of cells (X, Y, Z) with halo, the owned that no solid block lies around, of two along every axis that has two."""
     opened = solid
-    for axis in range(3):
-        if solid.shape[axis] > 1:
-            along = np.moveaxis(opened, axis, 0)
-            opened = np.moveaxis(along[:-1] & along[1:], 0, axis)
-    for axis in range(3):
-        if solid.shape[axis] > 1:
-            opened = _either(opened, axis)
-    return opened
+    several = [axis for axis in range(3) if box.whole.cells[axis] > 1]
+    for axis in several:
+        along = np.moveaxis(opened, axis, 0)
+        opened = np.moveaxis(along[:-1] & along[1:], 0, axis)
+    for axis in several:
+        ends = [(0, 0)] * 3
+        ends[axis] = (0, 1)
+        before = np.pad(opened, ends)
+        ends[axis] = (1, 0)
+        opened = before | np.pad(opened, ends)
+    return np.asarray((solid & ~opened)[tuple(slice(1, n + 1) for n in box.cells)])
 
 
-def _either(values: Bool, axis: int) -> Bool:
-    """What holds at i - 1 or at i, one entry longer along the axis."""
-    ends = [(0, 0)] * 3
-    ends[axis] = (0, 1)
-    before = np.pad(values, ends)
-    ends[axis] = (1, 0)
-    return before | np.pad(values, ends)
-
-
-def _around(cells: Bool, box: Box) -> Bool:
-    """Nodes (nodes...) of some cells."""
-    nodes = cells
-    for axis, wraps in enumerate(box.periodic):
-        nodes = nodes | np.roll(nodes, 1, axis) if wraps else _either(nodes, axis)
-    return nodes
+def _nodes_around(cells: Bool, box: Box) -> Bool:
+    """Owned nodes (nodes...) of some owned cells, and of their like in other boxes."""
+    padded = box.weights(cells[None], np.float32)[0] > 0
+    corners = product((0, 1), repeat=3)
+    around = [padded[tuple(slice(c, c + n) for c, n in zip(corner, box.nodes, strict=True))] for corner in corners]
+    return np.asarray(np.logical_or.reduce(around))
 
 
 def _coarsening(level: _Level) -> tuple[int, int, int] | None:
     """Factors along the axes, or None for the coarsest level."""
-    box = level.box
+    box = level.box.whole
     if 3 * np.prod(box.nodes) <= _MAX_DENSE:
         return None
     can = [n % 2 == 0 and n > 2 if wraps else n > 1 for n, wraps in zip(box.cells, box.periodic, strict=True)]
@@ -336,8 +460,8 @@ def _coarsening(level: _Level) -> tuple[int, int, int] | None:
 
 
 def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float, degree: int) -> _Level:
-    cells = tuple(-(-n // factor) for n, factor in zip(level.box.cells, factors, strict=True))
-    box = Box((cells[0], cells[1], cells[2]), level.box.periodic)
+    box = level.box.coarser(factors)
+    cells = [-(-n // factor) for n, factor in zip(level.box.cells, factors, strict=True)]
     of_cells = np.zeros((len(level.of_cells), *cells), dtype=np.float32)
     for offset in product(*(range(factor) for factor in factors)):
         children = level.of_cells[:, *(slice(o, None, f) for o, f in zip(offset, factors, strict=True))]
@@ -347,10 +471,11 @@ def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float, deg
     if level.held is not None:
         # A coarse node is held like the fine node at its place, or like the last one when it lies outside.
         nearest = (
-            np.minimum(np.arange(n) * f, m - 1) for n, f, m in zip(box.nodes, factors, level.box.nodes, strict=True)
+            np.minimum(np.arange(-(-n // f) + m - n) * f, m - 1)
+            for n, f, m in zip(level.box.cells, factors, level.box.nodes, strict=True)
         )
-        held = level.held[np.ix_(np.arange(3), *nearest)]
-    return _Level(box, level.spacing * factors, constants, of_cells, held, degree)
+        held = box.complete(level.held[np.ix_(np.arange(3), *nearest)], of_cells=False)
+    return _Level(box, level.spacing * factors, constants, box.complete(of_cells, of_cells=True), held, degree)
 
 
 def _element(material: Float, spacing: Float) -> Float:
