@@ -262,7 +262,7 @@ class _ThinParts:
 
     def __init__(self, level: _Level, constants: Float) -> None:
         box = level.box
-        solid = box.weights(level.of_cells.any(axis=0)[None], np.float32)[0]
+        solid = box.weights(np.asarray(level.of_cells.any(axis=0))[None], np.float32)[0]
         thin = _nodes_around(_thin_cells(np.asarray(solid > 0), box), box)
         thin &= np.asarray((level.inverse_diagonal[:, *box.owned] > 0).any(axis=0))
         part, n_parts = box.label(thin, np.ones((3, 3, 3)))
