@@ -155,10 +155,9 @@ class Part(Box):
             np.stack([of_parts[i] for of_parts, i in zip(parts, owner, strict=True)])
             for parts in ([np.array(b) for b in self.bounds], [np.diff(b) for b in self.bounds])
         )
-        _, ny, nz = shapes = [n for n in width + 2]
-        shapes[2] = nz = -(-nz // _core.row_padding) * _core.row_padding
+        nx, ny, nz = width[0] + 2, width[1] + 2, _row_length(width[2])
         i, j, k = nodes.T - begin + 1
-        remote, volumes = (i * ny + j) * nz + k, shapes[0] * ny * nz
+        remote, volumes = (i * ny + j) * nz + k, nx * ny * nz
         local, volume = np.ravel_multi_index(tuple(at.T), tuple(shape)), int(np.prod(shape))
         rank = np.ravel_multi_index(tuple(owner), [len(b) - 1 for b in self.bounds])
         step = np.arange(components)[:, None]
@@ -301,8 +300,9 @@ def _bounds(n: int, parts: int, step: int) -> tuple[int, ...]:
 
 
 def _solution_cost(grid: Box, bounds: Sequence[tuple[int, ...]], power: int) -> float:
-    """Work of the slowest rank in a cycle, in smoothing steps of a node; a node of a halo takes as long."""
-    widths = [max(np.diff(b)) for b in bounds]
+    """Work of the slowest rank in a cycle, in smoothing steps of a node; nodes of halos and padding take as long."""
+    widths = [int(max(np.diff(b))) for b in bounds]
+    widths[2] = _row_length(widths[2])
     halo = sum(2 * np.prod(widths) / w for w, b in zip(widths, bounds, strict=True) if len(b) > 2)
     total = 0.0
     for level in range(20):
@@ -312,9 +312,15 @@ def _solution_cost(grid: Box, bounds: Sequence[tuple[int, ...]], power: int) -> 
     return total
 
 
+def _row_length(nodes: Any) -> Any:
+    """Of a vector, halo and padding included."""
+    return -(-(nodes + 2) // _core.row_padding) * _core.row_padding
+
+
 def _products_of_three(n: int) -> Iterator[tuple[int, int, int]]:
-    for x in (d for d in range(1, n + 1) if n % d == 0):
-        for y in (d for d in range(1, n // x + 1) if n // x % d == 0):
+    """Factors of n, those of the slowest axis first: its halos lie together in memory."""
+    for x in (d for d in range(n, 0, -1) if n % d == 0):
+        for y in (d for d in range(n // x, 0, -1) if n // x % d == 0):
             yield x, y, n // x // y
 
 
