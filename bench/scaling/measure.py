@@ -44,7 +44,10 @@ def operator(nodes):
     cells = tuple(n - 1 for n in nodes)
     part = grid.cut(cells)
     found = {"nodes": [int(n) for n in nodes], "own": list(part.nodes)}
-    for name, real, kind in (("double", np.float64, _core.VoxelOperator), ("single", np.float32, _core.VoxelOperator32)):
+    for name, real, kind in (
+        ("double", np.float64, _core.VoxelOperator),
+        ("single", np.float32, _core.VoxelOperator32),
+    ):
         kernel = kind(CONSTANTS, np.ones(3), part.weights(np.ones((1, *part.cells)), real))
         x, y = part.vector(real), part.vector(real)
         x[:, *part.owned] = np.random.default_rng(0).random((3, *part.nodes))

@@ -7,6 +7,7 @@ number: which rank had a task makes no difference.
 A failure on one rank ends all of them, with one message. What still computes then is not waited for.
 """
 
+import os
 import sys
 import time
 import traceback
@@ -42,6 +43,7 @@ class Ranks:
     def __init__(self) -> None:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self._launcher = os.getppid()
 
     def run(self, program: Callable[[], int]) -> int:
         """On rank 0 the exit code of a program; the same on the others, which do as it tells them until it ends.
@@ -125,6 +127,8 @@ class Ranks:
         """The next message, or None after so long."""
         end = time.monotonic() + seconds
         while (message := self._look(tag)) is None and time.monotonic() < end:
+            if os.getppid() != self._launcher:
+                os._exit(1)  # nobody is left to end this process
             time.sleep(_PAUSE)
         return message
 
