@@ -20,7 +20,7 @@ from scipy import ndimage
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int, Int32
 from chemomech.errors import InputError
-from chemomech.mechanics.voxel_multigrid import Box, Collector, Real, Single, Sum, joined
+from chemomech.mechanics.voxel_multigrid import Box, Collector, Real, Single, Sum, first_places, joined
 
 #: Nodes of a grid that every rank solves whole. At 2e4 that takes as long as the messages of a distributed one.
 _WHOLE_NODES = 20_000
@@ -96,22 +96,22 @@ class Part(Box):
     def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
         own, n_own = ndimage.label(values, neighbours)
         before = self.count_before(n_own)
-        own = np.where(own > 0, own + before, 0).astype(np.int32)
-        padded = self.weights(own[None], np.int32)[0]
+        padded = self.weights(np.where(own > 0, own + before, 0)[None], np.int32)[0]
         # What touches in the box with its halo is one piece, here and there.
         seen, _ = ndimage.label(padded > 0, neighbours)
-        pairs = np.unique(np.stack([seen[padded > 0], padded[padded > 0]], axis=1), axis=0)
+        place = np.array(np.unravel_index(first_places(own, n_own), own.shape))
+        halo = np.nonzero(self._repeated() & (padded > 0))
+        of_own = np.stack([seen[tuple(place + 1)], before + np.arange(1, n_own + 1)], axis=1)
+        pairs = np.unique(np.concatenate([of_own, np.stack([seen[halo], padded[halo]], axis=1)]), axis=0)
         links = np.stack([pairs[:-1, 1], pairs[1:, 1]], axis=1)[pairs[:-1, 0] == pairs[1:, 0]]
-        labels, at = np.unique(own, return_index=True)
-        place = np.array(np.unravel_index(at[labels > 0], own.shape)).T + self.start
-        first = np.ravel_multi_index(tuple(place.T), np.add(self.grid.cells, 1))
+        first = np.ravel_multi_index(tuple(place + np.array(self.start)[:, None]), np.add(self.grid.cells, 1))
         links, first = (np.concatenate(self.comm.allgather(part)) for part in (links, first))
         number = joined(links, len(first))
         earliest = np.full(number.max(initial=0) + 1, np.iinfo(np.int64).max)
         np.minimum.at(earliest, number[1:], first)
         order = np.zeros(len(earliest), dtype=np.int32)
         order[1 + np.argsort(earliest[1:])] = np.arange(1, len(earliest))
-        return order[number[own]], len(earliest) - 1
+        return order[number[np.where(own > 0, own + before, 0)]], len(earliest) - 1
 
     def coarser(self, factors: tuple[int, int, int]) -> Box:
         grid = self.grid.coarser(factors)
