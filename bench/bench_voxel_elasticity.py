@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from chemomech import _core
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.mechanics.voxel import VoxelBody
-from chemomech.mechanics.voxel_multigrid import Box
 from harness import finish, median_seconds
 
 CONSTANTS = np.array([[*np.diag(OLIVINE), OLIVINE[0, 1], OLIVINE[0, 2], OLIVINE[1, 2]]])

@@ -12,9 +12,9 @@ import numpy as np
 from mpi4py import MPI
 
 from chemomech import _core
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.mechanics.voxel import VoxelBody
-from chemomech.mechanics.voxel_multigrid import Box
 from chemomech.parallel import grid
 
 COMM = MPI.COMM_WORLD

@@ -16,15 +16,21 @@ std::array<double, 3> read_spacing(const py::array& spacing) {
   return {given.data[0], given.data[1], given.data[2]};
 }
 
-// A vector (3, X, Y, Z) on a box with halo.
+// A vector (components, X, Y, Z) on a box with halo.
 template <class T>
-View<T, 4> vector_view(const py::array& array, const char* name, const std::array<index, 3>& box = {any, any, any}) {
-  const auto vector = view<T>(array, name, std::array<index, 4>{3, box[0], box[1], box[2]});
+View<T, 4> box_view(const py::array& array, const char* name, index components = any,
+                    const std::array<index, 3>& box = {any, any, any}) {
+  const auto vector = view<T>(array, name, std::array<index, 4>{components, box[0], box[1], box[2]});
   if (vector.shape[1] < 3 || vector.shape[2] < 3 || vector.shape[3] < 3 || vector.shape[3] % voxel::row_padding != 0) {
     throw py::value_error(std::string(name) + " must have three planes and rows or more, and rows of a multiple of " +
                           std::to_string(voxel::row_padding) + ", got " + shape_text(array));
   }
   return vector;
+}
+
+template <class T>
+View<T, 4> vector_view(const py::array& array, const char* name, const std::array<index, 3>& box = {any, any, any}) {
+  return box_view<T>(array, name, 3, box);
 }
 
 // An operator with the weights of a Python array, which it keeps.
@@ -149,22 +155,36 @@ void require_nested(const std::array<index, 3>& factors, const std::array<index,
   }
 }
 
-void restrict_to(const std::array<index, 3>& factors, const py::array& fine, const py::array& coarse) {
-  const auto from = vector_view<const float>(fine, "fine");
-  const auto to = vector_view<float>(coarse, "coarse");
-  require_nested(factors, from.shape, to.shape);
-  require_apart(to, "coarse", from, "fine");
+// A transfer between boxes of as many components, in the precision of the fine one.
+template <class Real, class Transfer>
+void between(const std::array<index, 3>& factors, const py::array& from, const char* from_name, const py::array& to,
+             const char* to_name, bool coarsens, const Transfer& transfer) {
+  const auto source = box_view<const Real>(from, from_name);
+  const auto target = box_view<Real>(to, to_name);
+  if (source.shape[0] != target.shape[0]) {
+    throw py::value_error(std::string(from_name) + " has " + std::to_string(source.shape[0]) + " components, " +
+                          to_name + " " + std::to_string(target.shape[0]));
+  }
+  coarsens ? require_nested(factors, source.shape, target.shape) : require_nested(factors, target.shape, source.shape);
+  require_apart(target, to_name, source, from_name);
   py::gil_scoped_release nogil;
-  voxel::restrict_to(factors, from, to);
+  transfer(factors, source, target);
+}
+
+void restrict_to(const std::array<index, 3>& factors, const py::array& fine, const py::array& coarse) {
+  if (py::isinstance<py::array_t<double>>(fine)) {
+    between<double>(factors, fine, "fine", coarse, "coarse", true, voxel::restrict_to<double>);
+  } else {
+    between<float>(factors, fine, "fine", coarse, "coarse", true, voxel::restrict_to<float>);
+  }
 }
 
 void add_prolonged(const std::array<index, 3>& factors, const py::array& coarse, const py::array& fine) {
-  const auto from = vector_view<const float>(coarse, "coarse");
-  const auto to = vector_view<float>(fine, "fine");
-  require_nested(factors, to.shape, from.shape);
-  require_apart(to, "fine", from, "coarse");
-  py::gil_scoped_release nogil;
-  voxel::add_prolonged(factors, from, to);
+  if (py::isinstance<py::array_t<double>>(fine)) {
+    between<double>(factors, coarse, "coarse", fine, "fine", false, voxel::add_prolonged<double>);
+  } else {
+    between<float>(factors, coarse, "coarse", fine, "fine", false, voxel::add_prolonged<float>);
+  }
 }
 
 voxel::Cells view_cells(const py::array& stiffness, const py::array& weights, const py::array& spacing,

@@ -9,6 +9,7 @@ void bind_dislocation(pybind11::module_& m);
 void bind_fem(pybind11::module_& m);
 void bind_voxel(pybind11::module_& m);
 void bind_kinetics(pybind11::module_& m);
+void bind_phasefield(pybind11::module_& m);
 
 namespace {
 
@@ -37,4 +38,5 @@ PYBIND11_MODULE(CHEMOMECH_MODULE, m) {
   chemomech::bind_fem(m);
   chemomech::bind_voxel(m);
   chemomech::bind_kinetics(m);
+  chemomech::bind_phasefield(m);
 }

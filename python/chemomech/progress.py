@@ -41,3 +41,20 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
                 raise SystemExit(128 + _signals[0])
 
         yield advance
+
+
+@contextmanager
+def progress_in_time(description: str) -> Iterator[Callable[[float, str], None]]:
+    """Yield a function to call with the share of the work done and a line on where it stands.
+
+    >>> with progress_in_time("phase field") as show:
+    ...     show(0.5, "t = 10 s")
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=_CONSOLE, transient=True, disable=not _CONSOLE.is_terminal) as bar:
+        task = bar.add_task(description, total=1.0, text="")
+
+        def show(share: float, text: str) -> None:
+            bar.update(task, completed=share, text=text)
+
+        yield show

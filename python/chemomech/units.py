@@ -4,6 +4,8 @@ from chemomech.errors import InputError
 
 #: nm^2: densities are per nm^2 inside and per um^2 at the edge.
 SQUARE_UM = 1e6
+#: 1 aJ = 1 GPa nm^3 (CODATA 2018, exact).
+EV_PER_AJ = 1 / 0.1602176634
 
 _SCALE: dict[str, dict[str, float]] = {
     "length": {"nm": 1.0, "angstrom": 0.1, "pm": 1e-3, "um": 1e3},

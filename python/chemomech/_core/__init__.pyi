@@ -298,13 +298,21 @@ class VoxelOperator32:
         out: NDArray[np.float32],
     ) -> None: ...
 
-def restrict_to(factors: tuple[int, int, int], fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> None:
+def restrict_to(
+    factors: tuple[int, int, int],
+    fine: NDArray[np.float32] | NDArray[np.float64],
+    coarse: NDArray[np.float32] | NDArray[np.float64],
+) -> None:
     """coarse = P^T fine, P trilinear interpolation between boxes as of `VoxelOperator`; factors 1 or 2 along each axis.
 
     Owned node P of the coarse box is node 2 P - 1 of the fine one along an axis of factor 2; the fine halo is filled.
     """
 
-def add_prolonged(factors: tuple[int, int, int], coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> None:
+def add_prolonged(
+    factors: tuple[int, int, int],
+    coarse: NDArray[np.float32] | NDArray[np.float64],
+    fine: NDArray[np.float32] | NDArray[np.float64],
+) -> None:
     """fine += P coarse, see `restrict_to`."""
 
 def eigenstrain_loads(
@@ -413,3 +421,35 @@ def integrate_reaction(
     mu, log_j0 : Legendre coefficients; log_k : (n_pixels,).
     rate_time, rate : knots of the mean rate, h and 1/h.
     """
+
+class ConservationSystem:
+    """One implicit step of Cahn and Hilliard's equation, linearised, on a box as of `VoxelOperator`.
+
+    rate m x + (K_M + e) y = r_0 and m y - (h + K_k) x = r_1, with K sums over edges. Vectors are (2, X, Y, Z): x, then
+    y.
+
+    Parameters
+    ----------
+    mass, curvature, exchange : (X, Y, Z) m, h and e.
+    mobility, gradient : (3, X, Y, Z) of the edge from a node to the next along each axis.
+
+    All are kept, not copied: what is written into them later counts.
+    """
+
+    def __init__(
+        self,
+        mass: NDArray[np.float64],
+        mobility: NDArray[np.float64],
+        gradient: NDArray[np.float64],
+        curvature: NDArray[np.float64],
+        exchange: NDArray[np.float64],
+    ) -> None: ...
+    def factorise(self, rate: float) -> None:
+        """Factorise every line along the second axis; comes before `smooth` whenever a coefficient has changed."""
+    def smooth(self, right: NDArray[np.float64], parity: int, solution: NDArray[np.float64]) -> None:
+        """Solve for the lines whose first and third index add up to an even (0) or odd (1) number, in place."""
+    def residual(self, right: NDArray[np.float64], solution: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        """out = right - A solution, of owned nodes."""
+
+def spread(edges: NDArray[np.float64], u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """out = K u at owned nodes, (K u)_i = sum of g_ij (u_i - u_j); edges (3, X, Y, Z), u and out (X, Y, Z)."""

@@ -15,6 +15,7 @@ from chemomech.cli.doctor import doctor
 from chemomech.cli.kinetics import kinetics
 from chemomech.cli.learn import learn
 from chemomech.cli.line_profile import line_profile
+from chemomech.cli.void import void
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.parallel import launch
 from chemomech.progress import end_on_signal
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn the chemo-mechanics of phase-transforming solids from microscopy.",
 )
-for command in (demo, compose, learn, kinetics, contrast, line_profile, doctor):
+for command in (demo, compose, learn, kinetics, void, contrast, line_profile, doctor):
     app.command()(command)
 
 

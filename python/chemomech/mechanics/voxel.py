@@ -19,7 +19,8 @@ from scipy import ndimage
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int32, require_shape
 from chemomech.errors import InputError
-from chemomech.mechanics.voxel_multigrid import Box, Multigrid
+from chemomech.mechanics.box import Box
+from chemomech.mechanics.voxel_multigrid import Multigrid
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,6 @@ class VoxelBody:
         energy, strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
         return Equilibrium(box.sum(energy), minimum, self._write(solution), strain, stress, iterations)
 
-    def void_surface(self) -> Bool:
-        """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
-        outside = ~ndimage.binary_fill_holes(self.solid)
-        void = ~self.solid & ~outside
-        return np.asarray(self.solid & ndimage.binary_dilation(void))
-
     def _loads(self, eigenstrain: Float) -> tuple[Float, float]:
         """Loads of an eigenstrain, and its work on itself: each cell gives to all its corners, whoever owns them."""
         box = self._box
@@ -235,6 +230,12 @@ def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
     total = np.where(solid.reshape(shape), field, 0.0).sum(axis=axis)
     count = solid.sum(axis=axis).reshape(total.shape[:2] + (1,) * (field.ndim - 3))
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+
+def void_surface(solid: Bool) -> Bool:
+    """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
+    void = ndimage.binary_fill_holes(solid) & ~solid
+    return np.asarray(solid & ndimage.binary_dilation(void))
 
 
 class _RigidMotions:

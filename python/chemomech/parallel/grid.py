@@ -20,7 +20,7 @@ from scipy import ndimage
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int, Int32
 from chemomech.errors import InputError
-from chemomech.mechanics.voxel_multigrid import Box, Collector, Real, Single, Sum, first_places, joined
+from chemomech.mechanics.box import Box, Collector, Real, Single, Sum, first_places, joined
 
 #: Nodes of a grid that every rank solves whole. At 2e4 that takes as long as the messages of a distributed one.
 _WHOLE_NODES = 20_000

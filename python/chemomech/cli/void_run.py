@@ -1,0 +1,320 @@
+"""One run of `chemomech void`: from the configuration to the last checkpoint."""
+
+import hashlib
+import logging
+import math
+import signal
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from scipy import ndimage
+
+from chemomech import _core
+from chemomech.arrays import Bool, Float
+from chemomech.errors import InputError
+from chemomech.io.checkpoint import checkpoints, read_checkpoint, write_checkpoint
+from chemomech.io.files import writable
+from chemomech.io.solid import read_composition
+from chemomech.io.void import Log, pack, unpack, write_instant
+from chemomech.io.void_config import (
+    Initial,
+    eigenstrain_of,
+    free_energy_of,
+    read_config,
+    solid_of,
+    stiffness_of,
+)
+from chemomech.io.vtkhdf import write_series
+from chemomech.mechanics.voxel import Equilibrium, VoxelBody
+from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
+from chemomech.phasefield.coherency import Coherency
+from chemomech.phasefield.free_energy import RegularSolution
+from chemomech.phasefield.node_grid import NodeGrid, node_grid
+from chemomech.phasefield.void import StepRecord, VoidSimulation, relaxed
+from chemomech.progress import progress_in_time
+from chemomech.report.void import Particle
+
+log = logging.getLogger(__name__)
+
+#: Cells across an interface below which its energy depends on where it lies on the grid.
+_CELLS_ACROSS = 4
+
+
+class VoidRun:
+    """A simulation in a folder, fresh or continued.
+
+    Parameters
+    ----------
+    config_path : chemomech-void/1.
+    folder : for the results.
+    restart : go on from the last checkpoint in it.
+
+    Raises
+    ------
+    InputError : a configuration that cannot be used; a folder that holds a run already, or none to go on from.
+    """
+
+    def __init__(self, config_path: Path, folder: Path, *, restart: bool) -> None:
+        self.config = read_config(config_path)
+        self.folder = folder
+        if not restart and checkpoints(folder):
+            raise InputError(f"{folder}: holds a run already; go on with --restart, or name another folder")
+        writable(folder / "log.csv")
+        self.warnings: list[str] = []
+        solid = solid_of(self.config.domain)
+        self.simulation, self.solid = self._assemble(solid)
+        self.grid = self.simulation.grid
+        self._elastic: Equilibrium | None = None
+        self._frames: dict[str, float] = {}
+        if restart:
+            self._resume()
+        else:
+            self._begin()
+
+    def _assemble(self, solid: Bool) -> tuple[VoidSimulation, Bool]:
+        config = self.config
+        material, surface = config.material, config.surface
+        spacing = np.array(config.domain.spacing_nm)
+        solid = self._without_islands(solid)
+        law = free_energy_of(material)
+        gradient = np.array(material.gradient_eV_nm2) / material.kT_eV
+        self._question_resolution(law, gradient, spacing)
+        grid = node_grid(solid, spacing, config.domain.periodic)
+        transport = Transport(
+            law,
+            gradient,
+            np.array(material.diffusivity_nm2_per_s),
+            exchange_nm_per_s=surface.exchange_per_nm2_s / material.site_density_nm3,
+            reservoir_kT=surface.reservoir_eV / material.kT_eV,
+        )
+        stiffness = stiffness_of(material)
+        coherency = None
+        if stiffness is not None:
+            share = np.zeros(solid.shape) if stiffness.ndim == 3 else None
+            body = VoxelBody(solid, spacing, stiffness, share=share, periodic=config.domain.periodic)
+            kT_per_nm3 = material.kT_eV * material.site_density_nm3
+            coherency = Coherency(grid, body, eigenstrain_of(material), kT_per_nm3)
+        simulation = VoidSimulation(
+            CahnHilliard(grid, transport),
+            coherency,
+            site_density_nm3=material.site_density_nm3,
+            kT_eV=material.kT_eV,
+            tolerance=config.time.tolerance,
+            wetting_kT_per_nm2=surface.wetting_eV_per_nm2 / material.kT_eV,
+        )
+        return simulation, solid
+
+    def _without_islands(self, solid: Bool) -> Bool:
+        pieces, count = ndimage.label(solid, np.ones((3, 3, 3)))
+        if count == 1 or self.config.domain.islands == "keep":
+            return solid
+        sizes = np.bincount(pieces.ravel())[1:]
+        largest = int(sizes.argmax())
+        others = int(sizes.sum() - sizes[largest])
+        if self.config.domain.islands == "refuse":
+            raise InputError(
+                f"domain: the solid is in {count} pieces; beside the largest of {sizes[largest]} voxels there are "
+                f'{others} in others. Move the voids, or set domain.islands to "largest" or "keep"'
+            )
+        self._warn(f"{count - 1} islands with {others} voxels are left out")
+        return np.asarray(pieces == largest + 1)
+
+    def _question_resolution(self, law: RegularSolution, gradient: Float, spacing: Float) -> None:
+        poor, rich = law.binodal()
+        if rich <= poor:
+            self._warn(f"omega of {law.omega:.3g} kT separates no phases (2 kT is needed)")
+            return
+        x = np.array([poor, 0.5])
+        foot, top = law.energy(np.clip(x, 1e-12, None))
+        for axis, h, kappa in zip("abc", spacing, gradient, strict=True):
+            width = (rich - poor) * math.sqrt(kappa / (2 * (top - foot)))
+            if h * _CELLS_ACROSS > width:
+                self._warn(
+                    f"an interface is {width:.3g} nm wide along {axis}, where a voxel of {h:g} nm is too coarse: its "
+                    f"energy will depend on where it lies; take {width / _CELLS_ACROSS:.2g} nm or less"
+                )
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        log.warning("warning: %s", text)
+
+    def _begin(self) -> None:
+        composition = initial_composition(
+            self.config.initial, self.simulation.grid, self.solid, free_energy_of(self.config.material)
+        )
+        (self.folder / "frames").mkdir(parents=True, exist_ok=True)
+        self.now, record, self._elastic = self.simulation.begin(composition)
+        self.log = Log(self.folder, keep=None)
+        self.log.append(record)
+        self._frame()
+        self._checkpoint()
+
+    def _resume(self) -> None:
+        arrays = read_checkpoint(self.folder)
+        if str(arrays.pop("physics")) != self._fingerprint():
+            raise InputError(
+                f"{self.folder}: was begun with another configuration; only time.end_s, time.relaxed and output may "
+                "change before a restart"
+            )
+        threads = int(arrays.pop("threads"))
+        if threads != _core.build_info()["threads"]:
+            self._warn(f"begun with {threads} threads: results will differ from one uninterrupted run by rounding")
+        self._frames = dict(zip(arrays.pop("frame_names").tolist(), arrays.pop("frame_times").tolist(), strict=True))
+        self.now = unpack(arrays)
+        self.log = Log(self.folder, keep=self.now.step)
+        log.info("going on from step %d, t = %.4g s", self.now.step, self.now.time_s)
+
+    def _fingerprint(self) -> str:
+        """Of what decides every step."""
+        physics = self.config.model_dump_json(include={"domain", "material", "surface", "initial"})
+        whole = f"{physics} {self.config.time.tolerance}".encode() + np.packbits(self.solid).tobytes()
+        return hashlib.sha256(whole).hexdigest()
+
+    def to_the_end(self) -> bool:
+        """Run until the end or a signal; whether the end was reached. There is a checkpoint in either case."""
+        stop: list[int] = []
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if stop:  # the second time it is meant at once
+                raise SystemExit(128 + number)
+            stop.append(number)
+            log.info("ending after this step, with a checkpoint")
+
+        former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._run(stop)
+        finally:
+            self.log.close()
+            for number, handler in former.items():
+                signal.signal(number, handler)
+        if stop and not self._is_over():
+            log.info("stopped at t = %.4g s; go on with --restart", self.now.time_s)
+            return False
+        return True
+
+    def _is_over(self) -> bool:
+        time = self.config.time
+        ended = self.now.time_s >= time.end_s
+        return ended or (bool(self.log.records) and relaxed(self.log.records[-1], time.relaxed))
+
+    def _run(self, stop: list[int]) -> None:
+        every = self.config.output.checkpoint_steps
+        with progress_in_time("phase field") as show:
+            while not self._is_over() and not stop:
+                until = min(self._next_frame(), self.config.time.end_s)
+                self.now, record, self._elastic = self.simulation.advance(self.now, until)
+                self.log.append(record)
+                show(self._share(), _state(record))
+                if record.time_s == until:
+                    self._frame()
+                    log.info("%s", _state(record))
+                if record.step % every == 0:
+                    self._checkpoint()
+        if self.now.time_s not in self._frames.values() and self._is_over():
+            self._frame()
+        self._checkpoint()
+
+    def _next_frame(self) -> float:
+        """Times of frames are powers of ten with equal steps between them."""
+        first = self.config.output.first_frame_s or self.config.time.end_s / 1e3
+        per_decade = self.config.output.frames_per_decade
+        count = 0
+        while (time := first * 10 ** (count / per_decade)) <= self.now.time_s:
+            count += 1
+        return time
+
+    def _share(self) -> float:
+        """Steps lengthen with time, so that decades count, as far as frames are taken."""
+        first = self.config.output.first_frame_s or self.config.time.end_s / 1e3
+        done = math.log1p(self.now.time_s / first) / math.log1p(self.config.time.end_s / first)
+        return min(done, 1.0)
+
+    def _frame(self) -> None:
+        name = f"frame-{len(self._frames):05d}.vtkhdf"
+        write_instant(self.folder / "frames" / name, self.grid, self.solid, self.now, self._elastic)
+        self._frames[name] = self.now.time_s
+        write_series(self.folder / "frames" / "frames.vtkhdf.series", self._frames)
+
+    def _checkpoint(self) -> None:
+        arrays = pack(self.now) | {
+            "physics": np.array(self._fingerprint()),
+            "threads": np.array(_core.build_info()["threads"]),
+            "frame_names": np.array(list(self._frames), dtype=str),
+            "frame_times": np.array(list(self._frames.values())),
+        }
+        write_checkpoint(self.folder, self.now.step, arrays)
+
+    def particle(self) -> Particle:
+        """What the report shows."""
+        composition = self.grid.cell_means(self.now.compositions[0])
+        coherency = self.simulation.coherency
+        if coherency is None:
+            return Particle(self.solid, self.grid.spacing_nm, composition, None, None, None)
+        if self._elastic is None:
+            self._elastic = coherency.relax(self.now.compositions[0], self.now.displacements[0], 1e-8).elastic
+        stiffness = coherency.body.stiffness_GPa.mean(axis=0)
+        return Particle(self.solid, self.grid.spacing_nm, composition, self._elastic, coherency.eigenstrain, stiffness)
+
+
+def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: RegularSolution) -> Float:
+    """Compositions of the nodes (nodes...).
+
+    Raises
+    ------
+    InputError : compositions outside (0, 1), or a mean between which there are no two phases.
+    """
+    random = np.random.default_rng(initial.seed)
+    noise = initial.noise * random.uniform(-1, 1, grid.box.nodes)
+    if initial.file is not None:
+        cells = read_composition(initial.file, initial.dataset, solid.shape)
+        total = grid.gather(np.where(solid, cells, 0.0))[grid.box.owned]
+        number = grid.gather(solid.astype(float))[grid.box.owned]
+        base = np.divide(total, number, out=np.full(total.shape, 0.5), where=number > 0)
+    elif initial.boundary_normal is not None:
+        base = _two_phases(initial, grid, law)
+    else:
+        base = np.full(grid.box.nodes, initial.mean)
+    composition = base + noise
+    exists = grid.exists[grid.box.owned]
+    outside = exists & ~((composition > 0) & (composition < 1))
+    if outside.any():
+        values = composition[exists]
+        raise InputError(
+            f"initial: {outside.sum()} of {exists.sum()} nodes have a composition outside 0 < X < 1, from "
+            f"{values.min():.4g} to {values.max():.4g}; less noise, or another mean"
+        )
+    return np.asarray(composition)
+
+
+def _two_phases(initial: Initial, grid: NodeGrid, law: RegularSolution) -> Float:
+    """Phases in equilibrium on both sides of a plane that is placed so that the mean comes out."""
+    assert initial.boundary_normal is not None
+    poor, rich = law.binodal()
+    if not poor < initial.mean < rich:
+        raise InputError(f"initial.mean must lie between the phases, {poor:.4g} and {rich:.4g}, got {initial.mean}")
+    normal = np.array(initial.boundary_normal)
+    if not normal.any():
+        raise InputError("initial.boundary_normal must not be zero")
+    normal = normal / np.linalg.norm(normal)
+    along = sum(
+        (np.arange(n) * h * component).reshape([-1 if axis == i else 1 for i in range(3)])
+        for axis, (n, h, component) in enumerate(zip(grid.box.nodes, grid.spacing_nm, normal, strict=True))
+    )
+    mass = grid.mass[grid.box.owned]
+    low, high = float(np.min(along)) - 1e3, float(np.max(along)) + 1e3
+    for _ in range(100):
+        middle = (low + high) / 2
+        field = poor + (rich - poor) * (1 + np.tanh(2 * (along - middle) / initial.boundary_width_nm)) / 2
+        if (field * mass).sum() > initial.mean * mass.sum():
+            low = middle
+        else:
+            high = middle
+    return np.asarray(np.broadcast_to(field, grid.box.nodes))
+
+
+def _state(record: StepRecord) -> str:
+    return (
+        f"step {record.step}, t = {record.time_s:.4g} s, energy {record.energy_aJ:.6g} aJ, "
+        f"X {record.lowest:.4f} to {record.highest:.4f}"
+    )

@@ -1,0 +1,236 @@
+"""The page of `void`: what the microscope would see of the particle along b, and how it got there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from chemomech.arrays import Bool, Float
+from chemomech.mechanics.coherent_plate import softest_angle
+from chemomech.mechanics.stiffness import plane_stress
+from chemomech.mechanics.voxel import Equilibrium, depth_average, void_surface
+from chemomech.phasefield.coherency import Eigenstrain
+from chemomech.phasefield.projection import Projection, project
+from chemomech.phasefield.void import StepRecord
+from chemomech.progress import progress
+from chemomech.report import tables
+from chemomech.report.page import Gallery, render
+from chemomech.report.sheet import COMPOSITION, SIGNED, STRAIN, Limits, Sheet, nice_length, show, symmetric_limits
+from chemomech.report.style import AXIS_COLOUR, INK, STYLE, new_axes
+from chemomech.report.tables import Table
+
+# Inches.
+_MARGIN, _HEAD, _TITLE, _GAP, _BAR, _FOOT, _LABEL = 0.1, 0.32, 0.2, 0.12, 0.09, 0.5, 1.1
+_WIDEST, _TALLEST = 2.3, 2.3
+_COMPONENTS = (r"$\varepsilon_{aa}$", r"$\varepsilon_{cc}$", r"$2\varepsilon_{ac}$")
+_CHEMICAL, _ELASTIC = AXIS_COLOUR["a"], AXIS_COLOUR["c"]
+
+
+@dataclass(frozen=True, eq=False)
+class Particle:
+    """A simulated particle at its last instant.
+
+    Attributes
+    ----------
+    solid : (nx, ny, nz).
+    spacing_nm : (3,).
+    composition : (nx, ny, nz).
+    elastic, eigenstrain, stiffness_GPa : None where there is no elasticity; (6, 6).
+    """
+
+    solid: Bool
+    spacing_nm: Float
+    composition: Float
+    elastic: Equilibrium | None
+    eigenstrain: Eigenstrain | None
+    stiffness_GPa: Float | None
+
+
+def write_report(
+    folder: Path,
+    particle: Particle,
+    records: Sequence[StepRecord],
+    *,
+    inputs: Sequence[Path],
+    warnings: Sequence[str],
+) -> None:
+    """Write report.html, which needs no other file, into an existing folder."""
+    last = records[-1]
+    seen = None
+    if particle.elastic and particle.eigenstrain and particle.stiffness_GPa is not None:
+        seen = project(
+            particle.solid,
+            particle.spacing_nm,
+            particle.composition,
+            particle.elastic,
+            particle.eigenstrain,
+            particle.stiffness_GPa,
+        )
+    with progress("figures", 2 if seen is None else 3) as advance:
+        gallery = Gallery(advance)
+        page = render(
+            "void.html.j2",
+            last=last,
+            n_steps=last.step,
+            shape=particle.solid.shape,
+            spacing=particle.spacing_nm.tolist(),
+            void_share=f"{100 * (1 - particle.solid.mean()):.3g}",
+            warnings=list(warnings),
+            composition_figure=gallery.add(plot_composition(particle), "composition", "Composition, averaged along b."),
+            strain_figure=seen and gallery.add(plot_strains(seen), "strain", "Strains, averaged along b."),
+            history_figure=gallery.add_axes(plot_history(records), "history", "Free energies against time."),
+            finding_table=finding_table(particle, seen) if seen else None,
+            run_table=run_table(records),
+            provenance=[tables.input_table(inputs), tables.version_table()],
+        )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+@rc_context(STYLE)
+def plot_composition(particle: Particle) -> Figure:
+    """Composition averaged along b, and in the middle plane."""
+    mean = depth_average(particle.composition, particle.solid).T
+    middle = np.where(particle.solid, particle.composition, np.nan)[:, particle.solid.shape[1] // 2].T
+    grid = _Grid(mean.shape, particle.spacing_nm[[0, 2]], rows=1, columns=2)
+    for column, (field, title) in enumerate(((mean, "averaged along $b$"), (middle, "middle plane"))):
+        image = grid.show(0, column, field, COMPOSITION, (0.0, 1.0))
+        grid.title(column, title)
+    grid.row_label(0, "Li fraction $X$")
+    grid.scale()
+    grid.bar(image, mean, 0)
+    return grid.sheet.figure
+
+
+@rc_context(STYLE)
+def plot_strains(seen: Projection) -> Figure:
+    """Total, coherency and residual strain, averaged along b, in percent."""
+    grid = _Grid(seen.composition.shape, seen.spacing_nm, rows=3, columns=3)
+    rows = (("Total", seen.total, STRAIN), ("Coherency", seen.coherency, STRAIN), ("Residual", seen.residual, SIGNED))
+    limits = symmetric_limits(100 * seen.total)
+    fine = symmetric_limits(100 * np.concatenate([seen.coherency.ravel(), seen.residual.ravel()]))
+    for row, (name, field, colours) in enumerate(rows):
+        grid.row_label(row, f"{name} (%)")
+        for column in range(3):
+            image = grid.show(row, column, 100 * field[..., column], colours, limits if row == 0 else fine)
+            if row == 0:
+                grid.title(column, _COMPONENTS[column])
+        grid.bar(image, 100 * field, row)
+    grid.scale()
+    return grid.sheet.figure
+
+
+@rc_context(STYLE)
+def plot_history(records: Sequence[StepRecord], ax: Axes | None = None) -> Axes:
+    """Free energies against time."""
+    ax = ax or new_axes(4.8, 3.2)
+    time = np.array([record.time_s for record in records])
+    later = time > 0
+    start = records[0].chemical_aJ
+    chemical = np.array([record.chemical_aJ - start for record in records])
+    elastic = np.array([record.elastic_aJ for record in records])
+    ax.plot(time[later], chemical[later], color=_CHEMICAL, label="chemical, from its start")
+    if elastic.any():
+        ax.plot(time[later], elastic[later], color=_ELASTIC, label="elastic")
+        ax.plot(time[later], (chemical + elastic)[later], color=INK, linewidth=1, label="free energy")
+    ax.set_xscale("log")
+    ax.set_xlabel("Time (s)")
+    ax.set_ylabel("Energy (aJ)")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return ax
+
+
+def finding_table(particle: Particle, seen: Projection) -> Table:
+    """Strains, stress at the voids, and the orientation of the phase boundaries."""
+    assert particle.elastic is not None
+    assert particle.eigenstrain is not None
+    assert particle.stiffness_GPa is not None
+
+    def largest(field: Float) -> str:
+        return f"{100 * np.nanmax(np.abs(field)):.3f} %"
+
+    tensor = np.array([1.0, 1.0, 0.5])  # of 2 eps_ac, which is shown, to eps_ac
+    misfit = particle.eigenstrain(np.array(0.0)) - particle.eigenstrain(np.array(1.0))
+    thin = softest_angle(plane_stress(particle.stiffness_GPa), misfit[[0, 2, 4]])
+    thick = softest_angle(particle.stiffness_GPa, misfit)
+    rows = [
+        ["Largest coherency strain, averaged along b", largest(seen.coherency * tensor)],
+        ["Largest residual strain, averaged along b", largest(seen.residual * tensor)],
+        ["Largest coherency strain of a voxel", largest(particle.elastic.elastic_strain[..., :3])],
+    ]
+    surface = void_surface(particle.solid)
+    if surface.any():
+        tension = principal_stresses(particle.elastic.stress_GPa[surface])
+        rows.append(["Largest tension at a void's surface", f"{tension[:, -1].max():.3f} GPa"])
+        rows.append(["Largest pressure at a void's surface", f"{-tension[:, 0].min():.3f} GPa"])
+    if np.isfinite(seen.boundary_angle):
+        rows.append(["Normal of the phase boundaries, from a", f"{seen.boundary_angle:.1f}°"])
+        rows.append(["The same of an infinite coherent plate, thin along b", f"{thin:.1f}°"])
+        rows.append(["The same, thick along b", f"{thick:.1f}°"])
+    return Table("Strains are tensor components.", ["Quantity", "Value"], rows)
+
+
+def principal_stresses(stress: Float) -> Float:
+    """(n, 3) ascending, of Voigt stresses (n, 6)."""
+    voigt = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+    return np.asarray(np.linalg.eigvalsh(stress[:, voigt]))
+
+
+def run_table(records: Sequence[StepRecord]) -> Table:
+    """What the steps took."""
+    steps = records[1:]
+    drift = max(abs(record.mean_composition / records[0].mean_composition - 1) for record in records)
+    rows = [
+        ["Steps accepted", str(len(steps))],
+        ["Steps tried and rejected", str(sum(record.n_rejected for record in steps))],
+        ["Iterations for the composition, mean", _mean([record.newton_iterations for record in steps])],
+        ["Iterations of the elastic equilibrium, mean", _mean([record.elastic_iterations for record in steps])],
+        ["Largest relative change of the mass", f"{drift:.1e}"],
+        ["Largest |dX/d ln t| of the last step", f"{records[-1].change_per_log_time:.2g}"],
+    ]
+    return Table("The run.", ["Quantity", "Value"], rows)
+
+
+def _mean(values: Sequence[int]) -> str:
+    return f"{np.mean(values):.1f}" if values else "\N{EN DASH}"
+
+
+class _Grid:
+    """Maps of one shape in rows and columns, with a colour bar to the right of each row and one scale bar."""
+
+    def __init__(self, shape: tuple[int, ...], spacing_nm: Float, *, rows: int, columns: int) -> None:
+        ny, nx = shape
+        self._per_nm = min(_WIDEST / (nx * spacing_nm[0]), _TALLEST / (ny * spacing_nm[1]))
+        self._aspect = float(spacing_nm[1] / spacing_nm[0])
+        self._width, self._height = nx * spacing_nm[0] * self._per_nm, ny * spacing_nm[1] * self._per_nm
+        self._lefts = _MARGIN + _LABEL + (self._width + _GAP) * np.arange(columns)
+        self._tops = _HEAD + (max(self._height, 0.55) + _GAP) * np.arange(rows)
+        self._right = self._lefts[-1] + self._width
+        self._long = nx * spacing_nm[0]
+        self.sheet = Sheet(self._right + 0.75, self._tops[-1] + self._height + _FOOT)
+
+    def show(self, row: int, column: int, field: Float, colours: str, limits: Limits) -> AxesImage:
+        ax = self.sheet.axes(self._lefts[column], self._tops[row], self._width, self._height)
+        image = show(ax, field, colours, limits)
+        ax.set_aspect(self._aspect)
+        return image
+
+    def title(self, column: int, text: str) -> None:
+        self.sheet.text(self._lefts[column], _HEAD - _TITLE, text)
+
+    def row_label(self, row: int, text: str) -> None:
+        self.sheet.text(_MARGIN, self._tops[row] + self._height / 2 - 0.08, text)
+
+    def bar(self, image: AxesImage, field: Float, row: int) -> None:
+        cax = self.sheet.axes(self._right + 0.12, self._tops[row], _BAR, max(self._height, 0.5))
+        self.sheet.colour_bar(cax, image, field, orientation="vertical")
+
+    def scale(self) -> None:
+        length, label = nice_length(0.5 * self._long)
+        top = self._tops[-1] + self._height + 0.12
+        self.sheet.line(self._lefts[0], top, length * self._per_nm, 0, linewidth=2.5)
+        self.sheet.text(self._lefts[0], top + 0.05, label + r"   $a$ to the right, $c$ upwards", size=8)
