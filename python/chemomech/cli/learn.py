@@ -61,7 +61,7 @@ def learn(
         options = {"order": order, "boundary": boundary, "misfit": misfit, "models": models}
         if test:
             options["test"] = ", ".join(test)
-        write_report(folder, result, inputs=[maps], options=options)
+        write_report(folder, result, inputs=[maps], options=options, tasks=tasks())
     rmtree(unfinished, ignore_errors=True)
     summarise(result, output)
 
