@@ -14,6 +14,8 @@ from chemomech.parallel.installed import describe
 _OPTIONAL = {
     "rosettasciio": "microscope formats",
     "tifffile": "TIFF stacks",
+    "mpi4py": "clusters",
+    "petsc4py": "clusters",
 }
 
 
