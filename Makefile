@@ -1,4 +1,4 @@
-# make demo | test | test-slow | bench | lint | sanitize | clean. Needs python3 (with venv), a C++ compiler and PyPI.
+# make demo | test | test-slow | mpi | bench | lint | sanitize | clean. Needs python3 (with venv), a C++ compiler and PyPI.
 # Everything is kept in .venv; stamp files there say what is installed, so that a second run starts at once.
 PYTHON ?= python3
 CXX ?= c++
@@ -8,16 +8,16 @@ STAMPS := $(VENV)/stamps
 # What the compiled core and the list of dependencies are made of; Python files are used in place.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp -type f) $(wildcard README.md)
 
-.PHONY: demo test test-slow bench lint sanitize clean
+.PHONY: demo test test-slow mpi bench lint sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/base
 	$(BIN)/chemomech demo -o out/demo
 
-test: $(STAMPS)/base $(STAMPS)/test
+test: $(STAMPS)/base $(STAMPS)/test $(STAMPS)/mpi-tried
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMPS)/base $(STAMPS)/test
+test-slow: $(STAMPS)/base $(STAMPS)/test $(STAMPS)/mpi-tried
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 bench: $(STAMPS)/base $(STAMPS)/bench
@@ -53,6 +53,26 @@ $(STAMPS)/test $(STAMPS)/bench $(STAMPS)/lint: $(STAMPS)/%: pyproject.toml | $(V
 	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
 	  print(*extras["$*"], sep="\n")' >$(STAMPS)/$*.txt
 	$(pip) --requirement $(STAMPS)/$*.txt
+	@touch $@
+
+# MPI and PETSc. A cluster's own are used where mpicc is on the PATH and PETSC_DIR is set; elsewhere MPICH comes as a wheel
+# and PETSc is compiled, once for a machine: pip keeps what it built.
+PETSC_BLAS = $$(echo 'int main(){}' | $(CXX) -x c++ - -lopenblas -o /dev/null 2>/dev/null \
+  && echo --with-blaslapack-lib=-lopenblas || echo --download-f2cblaslapack)
+mpi: $(STAMPS)/mpi
+$(STAMPS)/mpi: pyproject.toml | $(VENV)/bin/python
+	@mkdir -p $(STAMPS)
+	@command -v mpicc >/dev/null || $(pip) mpich
+	@test -n "$$PETSC_DIR" || echo "chemomech: installing PETSc; the first time on a machine takes ten minutes" >&2
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; options="--with-debugging=0 --with-fc=0 --with-cuda=0 --COPTFLAGS='-O3 -march=native' \
+	  --CXXOPTFLAGS='-O3 -march=native' $(PETSC_BLAS)"; \
+	  export PETSC_CONFIGURE_OPTIONS="$${PETSC_CONFIGURE_OPTIONS:-$$options}"; \
+	  { test -n "$$PETSC_DIR" || $(pip) petsc; } && $(pip) mpi4py petsc4py
+	@touch $@
+
+# The tests go on without it: those that need it say so and are skipped. `make mpi` tries again.
+$(STAMPS)/mpi-tried: pyproject.toml | $(VENV)/bin/python
+	@$(MAKE) --no-print-directory mpi || echo "chemomech: no PETSc (see above): tests on many ranks are skipped" >&2
 	@touch $@
 
 # The core with AddressSanitizer and UndefinedBehaviorSanitizer, in a venv of its own. Python itself is not

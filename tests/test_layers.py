@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "python" / "chemomech"
 LAYERS = [
-    {"arrays", "units", "progress", "errors", "sparse", "_core", "__init__"},
+    {"arrays", "units", "progress", "errors", "sparse", "tasks", "_core", "__init__"},
     {"observe", "mechanics"},
     {"phasefield"},
     {"learn"},

@@ -7,10 +7,11 @@ import pytest
 
 from chemomech.io.correlative import write_stack
 from chemomech.learn.twins import Noise, add_noise, make_particle
+from mpirun import needs_mpi, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, VOXELS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, VOXELS, RANKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
@@ -30,8 +31,18 @@ def test_the_example_of_voxels_runs(capsys):
     assert iterations < 15
 
 
+@needs_mpi
+def test_the_example_of_ranks_runs(tmp_path):
+    particles = [add_noise(make_particle(f"P{i}", length_nm=1000, seed=i), Noise(), seed=i) for i in range(3)]
+    write_stack(tmp_path / "maps.h5", particles)
+    (tmp_path / "program.py").write_text(RANKS)
+    code, out, err = run(2, "program.py", cwd=tmp_path)
+    assert code == 0, err
+    assert out.count("[[") == 1
+
+
 def test_the_examples_are_short():
-    assert all(len([line for line in example.splitlines() if line.strip()]) < 10 for example in (EXAMPLE, VOXELS))
+    assert all(len([line for line in text.splitlines() if line.strip()]) < 10 for text in (EXAMPLE, VOXELS, RANKS))
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))

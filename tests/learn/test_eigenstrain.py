@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chemomech.errors import InputError
+from chemomech.errors import ConvergenceError, InputError
 from chemomech.learn.eigenstrain import learn_eigenstrain
 from chemomech.learn.law import EigenstrainLaw
 from chemomech.learn.twins import TWIN_LAW, Noise, add_noise, expansion_error, make_particle
@@ -55,6 +55,31 @@ def test_physics_beats_regression(clean):
     """Without noise model M1 explains the strain almost wholly; M0 leaves the coherency strain (Deng, Fig. 3e)."""
     error = learn_eigenstrain(clean, order=2).model_error
     assert error["M1"] < 0.1 * error["M0"]
+
+
+def failing(names):
+    """Tasks in which these particles fail."""
+
+    def tasks(description, function, items, cost):
+        error = ConvergenceError("elastic equilibrium", iterations=200, residual=0.1, tolerance=1e-7)
+        return [error if item[0].name in names else function(item) for item in items]
+
+    return tasks
+
+
+def test_a_particle_that_fails_is_left_out_and_named(clean):
+    """The others give what they would have given without it."""
+    result = learn_eigenstrain(clean, order=1, test=("P1",), tasks=failing(["P1", "P2"]))
+    assert list(result.particles) == ["P0", "P3"]
+    assert "particle P1 was skipped" in result.warnings[0]
+    assert "particle P2 was skipped" in result.warnings[1]
+    others = learn_eigenstrain([clean[0], clean[3]], order=1)
+    np.testing.assert_array_equal(result.laws["M1"].coefficients, others.laws["M1"].coefficients)
+
+
+def test_the_error_is_raised_when_no_particle_is_left(clean):
+    with pytest.raises(ConvergenceError):
+        learn_eigenstrain(clean, order=1, test=("P1",), tasks=failing(["P0", "P2", "P3"]))
 
 
 def coverage(n_sets, particles, law, **options):

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -340,7 +341,7 @@ def elastic_fields(
     stiffness: NDArray[np.float64],
     weights: NDArray[np.float64],
     spacing: NDArray[np.float64],
-    periodic: tuple[bool, bool, bool],
+    periodic: Sequence[bool],
     eigenstrain: NDArray[np.float64],
     u: NDArray[np.float64],
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:

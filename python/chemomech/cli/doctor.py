@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from threadpoolctl import threadpool_info
 
 from chemomech import __version__
+from chemomech.parallel.installed import describe
 
 _OPTIONAL = {
     "rosettasciio": "microscope formats",
@@ -29,6 +30,7 @@ def doctor() -> None:
     pools = {(pool["internal_api"], pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
     rows += [("BLAS threads", f"{threads} ({library})") for library, threads in sorted(pools)]
     rows += [(name, _version(name) or f"missing: python -m pip install {name}") for name in _required()]
+    rows += describe().items()
     rows += [
         (name, _version(name) or f"not installed (for {purpose} only): python -m pip install {name}")
         for name, purpose in _OPTIONAL.items()

@@ -1,12 +1,15 @@
 """`chemomech learn`: the composition-eigenstrain law from aligned maps."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chemomech.errors import InputError
+from chemomech.errors import ConvergenceError, InputError
 from chemomech.units import SQUARE_UM
 
 if TYPE_CHECKING:
@@ -30,8 +33,10 @@ def learn(
     ] = "strain",
     models: Annotated[str, typer.Option(metavar="M0,M1,M2", help="Models to fit.")] = "M0,M1",
 ) -> None:
-    """Learn the composition-eigenstrain law from aligned maps.
+    """Learn the composition-eigenstrain law from aligned maps; under mpiexec, on many processes.
 
+    A run that is killed leaves what it has done in OUT/.unfinished, one on many processes also when it is told to end;
+    the next with the same options goes on from there.
     Leaves result.json, result.h5, report.html and figures/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
@@ -39,9 +44,12 @@ def learn(
     from chemomech.io.eigenstrain import write_result
     from chemomech.io.files import output_folder
     from chemomech.learn.eigenstrain import learn_eigenstrain
+    from chemomech.parallel.launch import ranks, tasks
     from chemomech.report.eigenstrain import write_report
+    from chemomech.tasks import remembered
 
-    with output_folder(output) as folder:
+    unfinished = output / ".unfinished"
+    with output_folder(output) as folder, _until_finished(unfinished, through_signals=ranks() is not None):
         particles = read_stack(maps)
         result = learn_eigenstrain(
             particles,
@@ -50,13 +58,29 @@ def learn(
             boundary=boundary,
             misfit=misfit,
             models=[model.strip() for model in models.split(",")],
+            tasks=remembered(tasks(), unfinished),
         )
         write_result(folder, result)
         options = {"order": order, "boundary": boundary, "misfit": misfit, "models": models}
         if test:
             options["test"] = ", ".join(test)
-        write_report(folder, result, inputs=[maps], options=options)
+        write_report(folder, result, inputs=[maps], options=options, tasks=tasks())
     summarise(result, output)
+
+
+@contextmanager
+def _until_finished(folder: Path, *, through_signals: bool) -> Iterator[None]:
+    """Remove a folder when the work is done, or when doing it again would fail again."""
+    try:
+        yield
+    except (InputError, ConvergenceError):
+        rmtree(folder, ignore_errors=True)
+        raise
+    except SystemExit:
+        if not through_signals:
+            rmtree(folder, ignore_errors=True)
+        raise
+    rmtree(folder, ignore_errors=True)
 
 
 def summarise(result: "EigenstrainResult", output: Path) -> None:

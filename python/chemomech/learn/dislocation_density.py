@@ -38,7 +38,6 @@ from chemomech.mechanics.mesh import pixel_mesh
 from chemomech.mechanics.plane_stress import PlaneStress
 from chemomech.mechanics.stiffness import plane_stress
 from chemomech.observe.maps import CorrelativeMaps
-from chemomech.progress import progress
 
 #: Burgers vectors compared, in lattice parameters a and c: lines along b whose strain lies in the image plane.
 CANDIDATES = {"[001]": (0, 1), "[100]": (1, 0)}
@@ -366,48 +365,64 @@ class Comparison:
     density_deviation_per_nm2: dict[str, float]
 
 
-def compare_candidates(
-    particles: Sequence[CorrelativeMaps],
-    deviations: dict[str, Float],
-    law: EigenstrainLaw,
-    stiffness_GPa: Float,
-    test: Collection[str] = (),
-) -> Comparison:
-    """Which dislocations, and how many, explain what a law leaves.
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A candidate in one particle, at each of the limits compared; without dislocations all are alike.
 
-    Densities are fitted without a tenth of the pixels and judged by their prediction of those, over all particles
-    together: a wrong kind, or too free a density, can follow the noise where it is fitted, but not foresee it.
+    Attributes
+    ----------
+    width : (n,) prior standard deviation of the density, 1/nm^2.
+    misfit : (n, n_judged) mean squared misfit of the channels of the held-out pixels, in variances of the noise.
+    error, density : (n, n_pixels) norm of the residual strain, size of the density.
+    """
+
+    width: Float
+    misfit: Float
+    error: Float
+    density: Float
+
+
+def try_candidates(
+    item: tuple[CorrelativeMaps, Float], law: EigenstrainLaw, stiffness_GPa: Float
+) -> dict[str | None, Trial]:
+    """What every candidate, and none, explains of the strain that a law leaves in one particle.
+
+    Densities are fitted without a tenth of the pixels and judged by their prediction of those: a wrong kind, or too
+    free a density, can follow the noise where it is fitted, but not foresee it.
 
     Parameters
     ----------
-    particles : the measured maps.
-    deviations : by name, (n_pixels, 5) noise of composition and channels.
+    item : the measured maps, and (n_pixels, 5) noise of composition and channels.
     law : what the eigenstrain is.
     stiffness_GPa : (6, 6) Voigt.
+    """
+    maps, deviation = item
+    measured = MeasuredBody(maps, deviation[:, 1:], stiffness_GPa)
+    unexplained = measured.unexplained(law, deviation[:, 0])
+    answer = measured.composition_noise(law, deviation[:, 0])
+    level = unexplained.size + float((measured.weights * answer**2).sum())
+    return {label: _try(measured, label, unexplained, level) for label in (None, *CANDIDATES)}
+
+
+def compare_candidates(trials: dict[str, dict[str | None, Trial]], test: Collection[str] = ()) -> Comparison:
+    """Which dislocations, and how many, explain what a law leaves, judged over all particles together.
+
+    Parameters
+    ----------
+    trials : by name, what `try_candidates` found.
     test : names of particles that have no say in the choice.
     """
     labels: list[str | None] = [None, *CANDIDATES]
-    trials: dict[str | None, dict[str, _Trial]] = {label: {} for label in labels}
-    with progress("dislocations", len(particles)) as advance:
-        for maps in particles:
-            deviation = deviations[maps.name]
-            measured = MeasuredBody(maps, deviation[:, 1:], stiffness_GPa)
-            unexplained = measured.unexplained(law, deviation[:, 0])
-            answer = measured.composition_noise(law, deviation[:, 0])
-            level = unexplained.size + float((measured.weights * answer**2).sum())
-            for label in labels:
-                trials[label][maps.name] = _try(measured, label, unexplained, level)
-            advance()
     candidates: list[Candidate] = []
     widths: dict[str | None, dict[str, float]] = {}
     judged: dict[str | None, Float] = {}
     for label in labels:
-        judges = [trial for name, trial in trials[label].items() if name not in test]
+        judges = [own[label] for name, own in trials.items() if name not in test]
         misfit = np.concatenate([trial.misfit for trial in judges], axis=1)
         means = misfit.mean(axis=1)
         best = int(np.argmax(means <= (1 + _WORTHLESS) * means.min()))
         judged[label] = misfit[best]
-        widths[label] = {name: float(trial.width[best]) for name, trial in trials[label].items()}
+        widths[label] = {name: float(own[label].width[best]) for name, own in trials.items()}
         candidates.append(
             Candidate(
                 burgers=label,
@@ -424,24 +439,7 @@ def compare_candidates(
     return Comparison(candidates, chosen.burgers, widths[chosen.burgers])
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """A candidate in one particle, at each of the limits compared; without dislocations all are alike.
-
-    Attributes
-    ----------
-    width : (n,) prior standard deviation of the density, 1/nm^2.
-    misfit : (n, n_judged) mean squared misfit of the channels of the held-out pixels, in variances of the noise.
-    error, density : (n, n_pixels) norm of the residual strain, size of the density.
-    """
-
-    width: Float
-    misfit: Float
-    error: Float
-    density: Float
-
-
-def _try(measured: MeasuredBody, label: str | None, unexplained: Float, level: float) -> _Trial:
+def _try(measured: MeasuredBody, label: str | None, unexplained: Float, level: float) -> Trial:
     draw = np.random.default_rng(0).random(len(unexplained))
     judged = draw <= max(_HELD_OUT, draw.min())  # one at least
     weights = np.where(judged[:, None], 0.0, measured.weights)
@@ -458,7 +456,7 @@ def _try(measured: MeasuredBody, label: str | None, unexplained: Float, level: f
         misfits.append((measured.weights * left[..., 0] ** 2)[judged].mean(axis=1))
         errors.append(frobenius_norm(left[:, :3, 0]))
         densities.append(np.abs(density[:, 0]))
-    return _Trial(np.array(widths), np.array(misfits), np.array(errors), np.array(densities))
+    return Trial(np.array(widths), np.array(misfits), np.array(errors), np.array(densities))
 
 
 def burgers_vector(label: str | None, maps: CorrelativeMaps) -> Float:

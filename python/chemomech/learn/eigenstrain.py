@@ -5,9 +5,11 @@ sections II, V and VII); model M2 adds a dislocation density in every pixel. All
 on held-out particles with M1.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,10 +17,12 @@ from chemomech.arrays import Float
 from chemomech.errors import InputError
 from chemomech.learn.dislocation_density import (
     DislocatedEquilibrium,
+    DislocationMaps,
     DislocationResult,
     burgers_vector,
     compare_candidates,
     frobenius_norm,
+    try_candidates,
 )
 from chemomech.learn.law import EigenstrainLaw
 from chemomech.learn.least_squares import (
@@ -39,7 +43,9 @@ from chemomech.mechanics.compatibility import incompatibility
 from chemomech.mechanics.stiffness import OLIVINE, plane_stress
 from chemomech.observe.maps import CHANNELS, CorrelativeMaps
 from chemomech.observe.noise import white_noise
-from chemomech.progress import progress
+from chemomech.tasks import Tasks, one_by_one, same_sums
+
+log = logging.getLogger(__name__)
 
 MODELS = ("M0", "M1", "M2")
 _QUANTITIES = ("composition", *CHANNELS)
@@ -157,8 +163,12 @@ def learn_eigenstrain(
     misfit: Misfit = "strain",
     models: Sequence[str] = ("M0", "M1"),
     stiffness_GPa: Float = OLIVINE,
+    tasks: Tasks = one_by_one,
 ) -> EigenstrainResult:
     """Learn f(X) from composition and strain maps.
+
+    A particle that fails (its elastic solution does not converge, say) is left out and named in the warnings; the
+    result is that of the others alone.
 
     Parameters
     ----------
@@ -172,34 +182,92 @@ def learn_eigenstrain(
     models : any of "M0", "M1" and, with M1 and free edges, "M2"; the order and the residual maps are those of M1 where
         it is among them. M2 is always fitted to strain and rotation.
     stiffness_GPa : (6, 6) Voigt; the mean of LiFePO4 and FePO4 by default.
+    tasks : who does the work on single particles; `parallel.ranks` has one for many processes.
 
     Raises
     ------
     InputError : unusable maps or options, or a composition that varies too little to determine the law.
-    ConvergenceError : an iterative solution stopped before its tolerance.
+    ConvergenceError : an iterative solution stopped before its tolerance, in every particle that could be fitted.
 
     >>> result = learn_eigenstrain(read_stack("maps.h5"))
     >>> result.laws["M1"].derivative(0.5)
     array([0.049, -0.0196])
     """
-    _check_arguments(particles, order, test, boundary, misfit, models)
+    skipped: list[str] = []
+    while True:
+        _check_arguments(particles, order, test, boundary, misfit, models)
+        try:
+            with same_sums():
+                result = _learn(particles, order, test, boundary, misfit, models, stiffness_GPa, tasks)
+            return replace(result, warnings=[*skipped, *result.warnings])
+        except _ParticlesFailed as failed:
+            names = failed.errors.keys()
+            if all(maps.name in names or maps.name in test for maps in particles):
+                raise next(iter(failed.errors.values())) from None
+            skipped += [f"particle {name} was skipped: {error}" for name, error in failed.errors.items()]
+            for line in skipped[-len(names) :]:
+                log.warning("%s; learning from the others", line)
+            particles = [maps for maps in particles if maps.name not in names]
+            test = [name for name in test if name not in names]
+
+
+class _ParticlesFailed(Exception):
+    """Errors of particles, by name."""
+
+    def __init__(self, errors: dict[str, Exception]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+def _for_particles(
+    tasks: Tasks,
+    description: str,
+    function: Callable[..., Any],
+    particles: Sequence[CorrelativeMaps],
+    *of_each: Sequence[Any],
+) -> dict[str, Any]:
+    """By name, function((maps, ...)) of each particle, with what `of_each` holds for it.
+
+    Raises
+    ------
+    _ParticlesFailed : some did not get through.
+    """
+    items = list(zip(particles, *of_each, strict=True))
+    results = tasks(description, function, items, lambda item: float(item[0].mask.sum()))
+    by_name = dict(zip((maps.name for maps in particles), results, strict=True))
+    errors = {name: result for name, result in by_name.items() if isinstance(result, Exception)}
+    if errors:
+        raise _ParticlesFailed(errors)
+    return by_name
+
+
+def _learn(
+    particles: Sequence[CorrelativeMaps],
+    order: int | Literal["auto"],
+    test: Sequence[str],
+    boundary: Boundary,
+    misfit: Misfit,
+    models: Sequence[str],
+    stiffness_GPa: Float,
+    tasks: Tasks,
+) -> EigenstrainResult:
     main = _main(models)
     deviations = _deviations(particles, test)
     noise = dict(zip(_QUANTITIES, np.median(np.concatenate(list(deviations.values())), axis=0).tolist(), strict=True))
-    stiffness = plane_stress(stiffness_GPa)
     order_given = order != "auto"
     highest = max(_AUTO_ORDERS) if order == "auto" else order
     views: list[View] = ["strain", "displacement"] if order == "auto" or misfit == "displacement" else ["strain"]
-    designs: dict[str, dict[str, Design]] = {model: {} for model in models if model != "M2"}
-    with progress("particles", len(particles)) as advance:
-        for maps in particles:
-            own = deviations[maps.name]
-            if "M0" in models:
-                designs["M0"][maps.name] = _design(maps, own, DirectRegression(maps, own[:, 1:]), "strain", highest)
-            if "M1" in models:
-                observation = Equilibrium(maps, own[:, 1:], stiffness, boundary, views)
-                designs["M1"][maps.name] = _design(maps, own, observation, misfit, highest)
-            advance()
+    work = partial(
+        _designs_of,
+        models=[model for model in models if model != "M2"],
+        stiffness=plane_stress(stiffness_GPa),
+        boundary=boundary,
+        misfit=misfit,
+        views=views,
+        order=highest,
+    )
+    of_particles = _for_particles(tasks, "particles", work, particles, list(deviations.values()))
+    designs = {model: {name: own[model] for name, own in of_particles.items()} for model in work.keywords["models"]}
 
     fitted = {model: [d for name, d in by_name.items() if name not in test] for model, by_name in designs.items()}
     selection: list[OrderScore] = []
@@ -216,7 +284,7 @@ def learn_eigenstrain(
     dislocations = None
     if "M2" in models:
         solutions["M2"], uncertainty["M2"], dislocations = _fit_dislocations(
-            particles, deviations, laws["M1"], test, stiffness_GPa
+            particles, deviations, laws["M1"], test, stiffness_GPa, tasks
         )
         laws["M2"] = _law(solutions["M2"], uncertainty["M2"])
         model_error["M2"] = dislocations.model_error
@@ -258,36 +326,78 @@ def _design(maps: CorrelativeMaps, deviation: Float, observation: Observation, v
     return build_design(observation, view, maps.composition[maps.mask], deviation[:, 0], deviation[:, 1:], order)
 
 
+def _designs_of(
+    item: tuple[CorrelativeMaps, Float],
+    models: Sequence[str],
+    stiffness: Float,
+    boundary: Boundary,
+    misfit: Misfit,
+    views: Sequence[View],
+    order: int,
+) -> dict[str, Design]:
+    """Designs of M0 and M1, as far as they are among `models`."""
+    maps, deviation = item
+    designs = {}
+    if "M0" in models:
+        designs["M0"] = _design(maps, deviation, DirectRegression(maps, deviation[:, 1:]), "strain", order)
+    if "M1" in models:
+        observation = Equilibrium(maps, deviation[:, 1:], stiffness, boundary, views)
+        designs["M1"] = _design(maps, deviation, observation, misfit, order)
+    return designs
+
+
 def _fit_dislocations(
     particles: Sequence[CorrelativeMaps],
     deviations: dict[str, Float],
     law: EigenstrainLaw,
     test: Sequence[str],
     stiffness_GPa: Float,
+    tasks: Tasks,
 ) -> tuple[Fit, Uncertainty, DislocationResult]:
     """Model M2, with the dislocations that best explain what the law of M1 leaves, in the order of that law."""
+    own = list(deviations.values())
+    try_all = partial(try_candidates, law=law, stiffness_GPa=stiffness_GPa)
+    comparison = compare_candidates(_for_particles(tasks, "dislocations", try_all, particles, own), test)
+    width = comparison.density_deviation_per_nm2
     fitted = [maps for maps in particles if maps.name not in test]
-    comparison = compare_candidates(particles, deviations, law, stiffness_GPa, test)
-
-    def observe(maps: CorrelativeMaps) -> DislocatedEquilibrium:
-        # Made anew for each use: kept, the factors of hundreds of particles would fill the memory.
-        burgers = burgers_vector(comparison.chosen, maps)
-        width = comparison.density_deviation_per_nm2[maps.name]
-        return DislocatedEquilibrium(maps, deviations[maps.name][:, 1:], stiffness_GPa, burgers, width)
-
-    designs = []
-    with progress("law with dislocations", len(fitted)) as advance:
-        for maps in fitted:
-            designs.append(_design(maps, deviations[maps.name], observe(maps), "distortion", law.order))
-            advance()
-    solution = fit(designs, law.order)
-    uncertainty = _uncertainty(designs, solution)
-    found = {}
-    with progress("dislocation densities", len(particles)) as advance:
-        for maps in particles:
-            found[maps.name] = observe(maps).explain(_law(solution, uncertainty), deviations[maps.name][:, 0])
-            advance()
+    make_design = partial(_dislocated_design, chosen=comparison.chosen, stiffness_GPa=stiffness_GPa, order=law.order)
+    designs = _for_particles(
+        tasks,
+        "law with dislocations",
+        make_design,
+        fitted,
+        [deviations[maps.name] for maps in fitted],
+        [width[maps.name] for maps in fitted],
+    )
+    solution = fit(list(designs.values()), law.order)
+    uncertainty = _uncertainty(list(designs.values()), solution)
+    explain = partial(
+        _explained, chosen=comparison.chosen, stiffness_GPa=stiffness_GPa, law=_law(solution, uncertainty)
+    )
+    widths = [width[maps.name] for maps in particles]
+    found = _for_particles(tasks, "dislocation densities", explain, particles, own, widths)
     return solution, uncertainty, DislocationResult(comparison.chosen, comparison.candidates, found)
+
+
+def _dislocated_design(
+    item: tuple[CorrelativeMaps, Float, float], chosen: str | None, stiffness_GPa: Float, order: int
+) -> Design:
+    maps, deviation, _ = item
+    return _design(maps, deviation, _dislocated(item, chosen, stiffness_GPa), "distortion", order)
+
+
+def _explained(
+    item: tuple[CorrelativeMaps, Float, float], chosen: str | None, stiffness_GPa: Float, law: EigenstrainLaw
+) -> DislocationMaps:
+    return _dislocated(item, chosen, stiffness_GPa).explain(law, item[1][:, 0])
+
+
+def _dislocated(
+    item: tuple[CorrelativeMaps, Float, float], chosen: str | None, stiffness_GPa: Float
+) -> DislocatedEquilibrium:
+    # Made anew for each use: kept, the factors of hundreds of particles would fill the memory.
+    maps, deviation, width = item
+    return DislocatedEquilibrium(maps, deviation[:, 1:], stiffness_GPa, burgers_vector(chosen, maps), width)
 
 
 def _check_arguments(

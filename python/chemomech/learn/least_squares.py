@@ -14,13 +14,13 @@ Everything below works on these small sums, so that leaving particles out or dra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import factorial
 
 import numpy as np
 from scipy import stats
 
-from chemomech.arrays import Float
+from chemomech.arrays import Float, Int
 from chemomech.errors import InputError
 from chemomech.learn.law import NORMAL_95, shifted_legendre, shifted_legendre_derivative
 from chemomech.learn.observation import Observation, View
@@ -72,8 +72,13 @@ class NormalEquations:
 
     def loss(self, coefficients: Float) -> float:
         """Mean weighted squared misfit of (2, order) coefficients, less the share of the composition noise."""
-        own, p = self.restricted(coefficients.shape[1]), coefficients.ravel()
-        return float(own.square - 2 * own.moment @ p + p @ (own.gram - own.noise_gram) @ p) / own.n_data
+        return float(self.losses(coefficients[None])[0])
+
+    def losses(self, coefficients: Float) -> Float:
+        """The loss (n,) of each of n sets of coefficients (n, 2, order)."""
+        own, p = self.restricted(coefficients.shape[2]), coefficients.reshape(len(coefficients), -1)
+        square = own.square - 2 * p @ own.moment + np.einsum("ni,ij,nj->n", p, own.gram - own.noise_gram, p)
+        return np.asarray(square / own.n_data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,22 +224,25 @@ def fit(designs: Sequence[Design], order: int) -> Fit:
     ------
     InputError : the compositions do not determine a law of this order.
     """
-    gram, noise_gram, moment = _summed(designs, order)
-    corrected = gram - noise_gram
-    if not _identifiable(designs, order) or np.linalg.eigvalsh(corrected).min() <= 0:
+    return _fit(_sums(designs, order).over(np.ones(len(designs))), order)
+
+
+def _fit(sums: "_Sums", order: int) -> Fit:
+    corrected = sums.gram - sums.noise_gram
+    if not _identifiable(sums) or np.linalg.eigvalsh(corrected).min() <= 0:
         raise InputError(
             f"the law is not identifiable at order {order}: inside the masks the composition varies too little beyond "
             f"its noise; add particles that hold both phases{', or lower the order' if order > 1 else ''}"
         )
     inverse = np.asarray(np.linalg.inv(corrected))
-    return Fit((inverse @ moment).reshape(2, order), inverse)
+    return Fit((inverse @ sums.moment).reshape(2, order), inverse)
 
 
 def plain_covariance(designs: Sequence[Design], order: int) -> Float:
     """Covariance of ordinary least squares, which takes the misfits of all data for independent and equal."""
-    gram, _, moment = _summed(designs, order)
-    inverse = np.linalg.inv(gram)
-    misfit = sum(design.fitted.square for design in designs) - moment @ inverse @ moment
+    sums = _sums(designs, order).over(np.ones(len(designs)))
+    inverse = np.linalg.inv(sums.gram)
+    misfit = sum(design.fitted.square for design in designs) - sums.moment @ inverse @ sums.moment
     return np.asarray(inverse * misfit / (sum(design.fitted.n_data for design in designs) - 2 * order))
 
 
@@ -277,10 +285,10 @@ def bootstrap_covariance(designs: Sequence[Design], order: int, replicas: int = 
     if n < 3:
         return None
     random = np.random.default_rng(0)
-    draws = []
+    each, draws = _sums(designs, order), []
     for chosen in random.integers(0, n, (replicas, n)):
         try:
-            draws.append(fit([designs[i] for i in chosen], order).coefficients.ravel())
+            draws.append(_fit(each.over(np.bincount(chosen, minlength=n)), order).coefficients.ravel())
         except InputError:  # this draw holds too few compositions; the law itself is identifiable
             continue
     student = stats.t.ppf(0.975, n - 1) / NORMAL_95
@@ -334,22 +342,23 @@ def choose_order(
     ------
     InputError : no order is identifiable.
     """
-    folds = [(list(designs), design) for design in held_out]
-    if len(designs) > 1:
-        folds += [([*designs[:i], *designs[i + 1 :]], design) for i, design in enumerate(designs)]
+    n = len(designs)
+    folds = [(np.ones(n), design) for design in held_out]  # the weights of the designs in a fit, and its judge
+    if n > 1:
+        folds += [(1 - np.eye(n)[i], design) for i, design in enumerate(designs)]
     scores: list[OrderScore] = []
     losses: list[Float] = []
     for order in orders:
+        each = _sums(designs, order)
         try:
-            solutions = [fit(train, order).coefficients for train, _ in folds]
+            solutions = [_fit(each.over(weights), order).coefficients for weights, _ in folds]
         except InputError:
             if not losses:
                 raise
             break
         test = np.array([_judge(design).loss(p) for p, (_, design) in zip(solutions, folds, strict=True)])
-        train = [
-            np.mean([_judge(used).loss(p) for used in group]) for p, (group, _) in zip(solutions, folds, strict=True)
-        ]
+        of_fitted = np.stack([_judge(design).losses(np.array(solutions)) for design in designs], axis=1)
+        train = np.average(of_fitted, axis=1, weights=np.array([weights for weights, _ in folds]))
         scores.append(OrderScore(order, _root(float(np.mean(train))), _root(float(test.mean()))))
         losses.append(test)
     relative = np.array(losses) / np.mean(losses, axis=0)  # large particles weigh no more than small ones
@@ -367,11 +376,37 @@ def _judge(design: Design) -> NormalEquations:
     return design.equations.get("displacement", design.equations["strain"])
 
 
-def _summed(designs: Sequence[Design], order: int) -> tuple[Float, Float, Float]:
-    own = [design.fitted.restricted(order) for design in designs]
-    pieces = [(each.gram, each.noise_gram, each.moment) for each in own]
-    gram, noise_gram, moment = (np.sum(part, axis=0) for part in zip(*pieces, strict=True))
-    return gram, noise_gram, moment
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """What a fit needs to know of each particle (n, ...), or of some together (...).
+
+    Attributes
+    ----------
+    gram, noise_gram, moment : those of `NormalEquations`.
+    basis_count, basis_sum, basis_square, basis_noise : number of pixels, and sums over them of the basis (N,), of its
+        products (N, N), and of what the composition noise adds to these.
+    """
+
+    gram: Float
+    noise_gram: Float
+    moment: Float
+    basis_count: Float
+    basis_sum: Float
+    basis_square: Float
+    basis_noise: Float
+
+    def over(self, weights: Float | Int) -> "_Sums":
+        """The sum over particles that count `weights` (n,) times."""
+        return _Sums(*(np.tensordot(weights, getattr(self, each.name), 1) for each in fields(self)))
+
+
+def _sums(designs: Sequence[Design], order: int) -> _Sums:
+    pieces = []
+    for design in designs:
+        own, basis = design.fitted.restricted(order), design.basis[:, :order]
+        of_basis = (len(basis), basis.sum(axis=0), basis.T @ basis, design.basis_noise[:order, :order])
+        pieces.append((own.gram, own.noise_gram, own.moment, *of_basis))
+    return _Sums(*(np.stack(part) for part in zip(*pieces, strict=True)))
 
 
 def _restrict(columns: Float, order: int) -> Float:
@@ -394,19 +429,16 @@ def _gram(left: Float, right: Float) -> Float:
     return np.asarray(left.reshape(-1, k).T @ right.reshape(-1, k))
 
 
-def _identifiable(designs: Sequence[Design], order: int) -> bool:
-    """Whether the pixels hold enough different compositions for a law of this order.
+def _identifiable(sums: _Sums) -> bool:
+    """Whether the pixels hold enough different compositions for a law.
 
     The gauge f(1) = 0 alone would let a single composition determine a line; the basis must vary over the pixels.
     """
-    basis = np.concatenate([design.basis[:, :order] for design in designs])
-    centred = basis - basis.mean(axis=0)
-    spread = centred.T @ centred
-    if np.linalg.eigvalsh(spread).min() <= _LEAST_VARIATION * np.trace(basis.T @ basis):
+    spread = sums.basis_square - np.outer(sums.basis_sum, sums.basis_sum) / sums.basis_count
+    if np.linalg.eigvalsh(spread).min() <= _LEAST_VARIATION * np.trace(sums.basis_square):
         return False
     half = np.linalg.inv(np.linalg.cholesky(spread))
-    noise = np.sum([design.basis_noise[:order, :order] for design in designs], axis=0)
-    return float(np.linalg.eigvalsh(half @ noise @ half.T).max()) <= 1 - _LEAST_SPREAD
+    return float(np.linalg.eigvalsh(half @ sums.basis_noise @ half.T).max()) <= 1 - _LEAST_SPREAD
 
 
 def _root(mean_square: float) -> float:

@@ -11,11 +11,10 @@ hinge there, which turns without energy too: energy, strain and stress stay uniq
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int32, require_shape
@@ -60,6 +59,8 @@ class VoxelBody:
     share : (nx, ny, nz) of the second material in each voxel, 0 to 1, where there are two.
     held : (nx+1, ny+1, nz+1, 3) which displacements are 0; none by default, a free body.
     periodic : axes along which the body repeats itself, with a mean strain of 0.
+    box : of a body that many processes share, this one's part (`parallel.grid`). All arrays then are of its cells and
+        their corners, energies and iterations those of the whole, and all processes call together.
 
     Attributes
     ----------
@@ -83,13 +84,17 @@ class VoxelBody:
         share: Float | None = None,
         held: Bool | None = None,
         periodic: tuple[bool, bool, bool] = (False, False, False),
+        box: Box | None = None,
     ) -> None:
         solid = np.asarray(solid)
         require_shape(solid, "solid", (None, None, None))
         if solid.dtype != bool:
             raise InputError(f"solid must be an array of bool, got {solid.dtype}")
-        if not solid.any():
-            raise InputError(f"solid of shape {solid.shape} has no voxel; a body needs one or more")
+        nx, ny, nz = solid.shape
+        self._box = box = Box((nx, ny, nz), periodic) if box is None else box
+        require_shape(solid, "solid", box.cells)
+        if not box.sum(int(solid.sum())):
+            raise InputError(f"solid of shape {box.whole.cells} has no voxel; a body needs one or more")
         spacing = np.asarray(spacing_nm, dtype=float)
         require_shape(spacing, "spacing_nm", (3,))
         if not (np.isfinite(spacing).all() and spacing.min() > 0):
@@ -99,17 +104,15 @@ class VoxelBody:
             materials = materials[None]
         if materials.shape not in ((1, 6, 6), (2, 6, 6)):
             raise InputError(f"stiffness_GPa must have shape (6, 6) or (2, 6, 6), got {np.shape(stiffness_GPa)}")
-        nx, ny, nz = solid.shape
-        self.solid, self.spacing_nm, self.stiffness_GPa, self.periodic = solid, spacing, materials, periodic
+        self.solid, self.spacing_nm, self.stiffness_GPa, self.periodic = solid, spacing, materials, box.periodic
         self._constants = np.array([_orthorhombic_constants(material) for material in materials])
-        self._box = Box((nx, ny, nz), periodic)
         self._held = None
         if held is not None:
             require_shape(held, "held", (nx + 1, ny + 1, nz + 1, 3))
-            self._held = _first_images(np.asarray(held, dtype=bool), periodic)
-        self.pieces, self.n_pieces = _label(solid, periodic, np.ones((3, 3, 3)))
-        self.n_hinged = _label(solid, periodic, None)[1] - self.n_pieces
-        self._rigid = _RigidMotions(self._box, self.pieces, spacing, self._held)
+            self._held = _at_owned(np.asarray(held, dtype=bool), box)
+        self.pieces, self.n_pieces = box.label(solid, np.ones((3, 3, 3)))
+        self.n_hinged = box.label(solid, None)[1] - self.n_pieces
+        self._rigid = _RigidMotions(box, self.pieces, self.n_pieces, spacing, self._held)
         self.mix(share)
 
     def mix(self, share: Float | None) -> None:
@@ -120,7 +123,7 @@ class VoxelBody:
         if share is not None:
             require_shape(share, "share", self.solid.shape)
             inside = share[self.solid]
-            if not (inside.min() >= 0 and inside.max() <= 1):
+            if inside.size and not (inside.min() >= 0 and inside.max() <= 1):
                 raise InputError(f"share must lie between 0 and 1, got {inside.min():g} to {inside.max():g}")
             second = np.where(self.solid, share, 0.0)
             weights = np.stack([weights[0] - second, second])
@@ -148,17 +151,33 @@ class VoxelBody:
         if not 0 < rtol < 1:
             raise InputError(f"rtol must lie between 0 and 1, got {rtol}")
         multigrid, box = self._multigrid, self._box
-        load, solution = box.vector(np.float64), box.vector(np.float64)
-        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, self.periodic)
-        work = _core.eigenstrain_loads(*cells, eigenstrain, load)
+        solution = box.vector(np.float64)
+        load, work = self._loads(eigenstrain)
         if start is not None:
             self._read(start, solution)
         iterations, residual = multigrid.solve(load, solution, rtol, work)
-        minimum = work / 2 - np.vdot(solution, load + residual) / 2
+        minimum = work / 2 - box.sum(float(np.vdot(solution, load + residual))) / 2
         self._rigid.remove(solution[:, *box.owned])
         box.fill_halo(solution)
+        far_corners_elsewhere = [n == m for n, m in zip(box.cells, box.nodes, strict=True)]
+        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, far_corners_elsewhere)
         energy, strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
-        return Equilibrium(energy, float(minimum), self._write(solution), strain, stress, iterations)
+        return Equilibrium(box.sum(energy), minimum, self._write(solution), strain, stress, iterations)
+
+    def _loads(self, eigenstrain: Float) -> tuple[Float, float]:
+        """Loads of an eigenstrain, and its work on itself: each cell gives to all its corners, whoever owns them."""
+        box = self._box
+        corners = Box(box.cells, (False, False, False))
+        of_corners, weights = corners.vector(np.float64), self._multigrid.weights
+        if corners.shape != box.shape or any(box.shared):
+            weights = corners.weights(weights[:, *(slice(1, n + 1) for n in box.cells)], np.float64)
+        cells = (self.stiffness_GPa, weights, self.spacing_nm, corners.periodic)
+        work = _core.eigenstrain_loads(*cells, eigenstrain, of_corners)
+        load = box.vector(np.float64)
+        inside = tuple(slice(min(n, m)) for n, m in zip(box.shape, corners.shape, strict=True))
+        load[:, *inside] = of_corners[:, *inside]
+        box.add_halo(load)
+        return load, box.sum(work)
 
     def _read(self, displacement: Float, vector: Float) -> None:
         nx, ny, nz = self.solid.shape
@@ -170,10 +189,10 @@ class VoxelBody:
 
     def _write(self, vector: Float) -> Float:
         nx, ny, nz = self.solid.shape
+        corners = slice(1, nx + 2), slice(1, ny + 2), slice(1, nz + 2)
         displacement = np.empty((nx + 1, ny + 1, nz + 1, 3))
-        np.copyto(displacement, np.moveaxis(vector[:, 1 : nx + 2, 1 : ny + 2, 1 : nz + 2], 0, -1))
-        absent = self._rigid.node_piece == 0
-        displacement[np.pad(absent, [(0, int(wraps)) for wraps in self.periodic], mode="wrap")] = np.nan
+        np.copyto(displacement, np.moveaxis(vector[:, *corners], 0, -1))
+        displacement[self._box.weights(self._rigid.node_piece[None], np.int32)[0, *corners] == 0] = np.nan
         return displacement
 
 
@@ -227,40 +246,56 @@ class _RigidMotions:
     node_piece : (nodes...) int32, the piece a node belongs to, from 1; 0 where there is no voxel.
     """
 
-    def __init__(self, box: Box, pieces: Int32, spacing: Float, held: Bool | None) -> None:
-        node_piece = pieces
-        for axis, wraps in enumerate(box.periodic):
-            if wraps:
-                node_piece = np.maximum(node_piece, np.roll(node_piece, 1, axis))
-            else:
-                ends = [(0, 0)] * 3
-                ends[axis] = (0, 1)
-                after = np.pad(node_piece, ends)
-                ends[axis] = (1, 0)
-                node_piece = np.maximum(after, np.pad(node_piece, ends))
-        self.node_piece = node_piece
+    def __init__(self, box: Box, pieces: Int32, n_pieces: int, spacing: Float, held: Bool | None) -> None:
+        padded = box.weights(pieces[None], np.int32)[0]
+        around = [
+            padded[tuple(slice(c, c + n) for c, n in zip(corner, box.nodes, strict=True))]
+            for corner in product((0, 1), repeat=3)
+        ]
+        self._box = box
+        self.node_piece = np.maximum.reduce(around)
         turns = [not (box.periodic[axis - 1] or box.periodic[axis - 2]) for axis in range(3)]
         allowed = np.flatnonzero([True, True, True, *turns])
+        places = [(start + np.arange(n)) * h for start, n, h in zip(box.start, box.nodes, spacing, strict=True)]
+        where = [place for place in enumerate(ndimage.find_objects(self.node_piece)) if place[1]]
+        count = np.zeros((n_pieces, 4))
+        for number, at in where:
+            nodes = self.node_piece[at] == number + 1
+            along = [place[part] for place, part in zip(places, at, strict=True)]
+            sums = (nodes.sum(axis=axes) @ x for axes, x in zip(((1, 2), (0, 2), (0, 1)), along, strict=True))
+            count[number] = [nodes.sum(), *sums]
+        count = box.sum(count)
+        centre = count[:, 1:] / count[:, :1]
+        gram, of_held = np.zeros((n_pieces, 6, 6)), np.zeros((n_pieces, 6, 6))
         self._pieces = []
-        for number, where in enumerate(ndimage.find_objects(node_piece), start=1):
-            nodes = node_piece[where] == number
-            coordinates = [np.arange(n) * h for n, h in zip(nodes.shape, spacing, strict=True)]
-            coordinates = [x - x[-1] / 2 for x in coordinates]
-            free = np.eye(6)[:, allowed]
+        for number, at in where:
+            nodes = self.node_piece[at] == number + 1
+            along = [place[part] - c for place, part, c in zip(places, at, centre[number], strict=True)]
+            gram[number] = _gram(nodes, along)
             if held is not None:
-                free = free @ _null_space(_motions_of_held(held[:, *where] & nodes, coordinates) @ free)
-            gram = free.T @ _gram(nodes, coordinates) @ free
-            self._pieces.append((where, nodes, coordinates, free @ np.linalg.pinv(gram, hermitian=True) @ free.T))
+                motions = _motions_of_held(held[:, *at] & nodes, along)
+                of_held[number] = motions.T @ motions
+            self._pieces.append((number, at, nodes, along))
+        gram, of_held = box.sum(gram), box.sum(of_held)
+        self._inverse = np.empty((n_pieces, 6, 6))
+        for number in range(n_pieces):
+            free = np.eye(6)[:, allowed]
+            free = free @ _null_space(free.T @ of_held[number] @ free)
+            self._inverse[number] = free @ np.linalg.pinv(free.T @ gram[number] @ free, hermitian=True) @ free.T
 
     def remove(self, vectors: Float) -> None:
         """Take the rigid part out of (3, nodes...), piece by piece, in place."""
-        for where, nodes, (x, y, z), inverse in self._pieces:
-            part = vectors[:, *where]
-            u = np.where(nodes, part, 0.0)
+        sums = np.zeros((len(self._inverse), 6))
+        for number, where, nodes, (x, y, z) in self._pieces:
+            u = np.where(nodes, vectors[:, *where], 0.0)
             sums_x, sums_y, sums_z = u.sum(axis=(2, 3)), u.sum(axis=(1, 3)), u.sum(axis=(1, 2))
             first = np.stack([sums_x @ x, sums_y @ y, sums_z @ z])  # [axis, component]
             turns = [first[b, c] - first[c, b] for b, c in ((1, 2), (2, 0), (0, 1))]
-            tx, ty, tz, rx, ry, rz = inverse @ np.array([*sums_x.sum(axis=1), *turns])
+            sums[number] = [*sums_x.sum(axis=1), *turns]
+        motions = np.einsum("nij,nj->ni", self._inverse, self._box.sum(sums))
+        for number, where, nodes, (x, y, z) in self._pieces:
+            part = vectors[:, *where]
+            tx, ty, tz, rx, ry, rz = motions[number]
             x, y, z = x[:, None, None], y[:, None], z
             part[0] -= nodes * (tx + ry * z - rz * y)
             part[1] -= nodes * (ty + rz * x - rx * z)
@@ -292,34 +327,17 @@ def _motions_of_held(held: Bool, coordinates: list[Float]) -> Float:
 
 
 def _null_space(matrix: Float) -> Float:
-    """Orthonormal basis (6, n) of what a matrix (any, 6) maps to 0."""
-    eigenvalues, vectors = np.linalg.eigh(matrix.T @ matrix)
+    """Orthonormal basis (6, n) of what a symmetric matrix (6, 6) without negative eigenvalues maps to 0."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
     return np.asarray(vectors[:, eigenvalues <= 1e-12 * max(eigenvalues[-1], 1e-300)])
 
 
-def _label(solid: Bool, periodic: tuple[bool, bool, bool], neighbours: Float | None) -> tuple[Int32, int]:
-    """Connected pieces of a body, numbered from 1, and how many there are."""
-    margin = [(0, int(wraps)) for wraps in periodic]
-    labels, n_labels = ndimage.label(np.pad(solid, margin, mode="wrap"), neighbours)
-    if not any(periodic):
-        return labels, n_labels
-    # The margin repeats the first voxels: there two labels are one piece.
-    images = np.pad(labels[tuple(slice(n) for n in solid.shape)], margin, mode="wrap")
-    links = coo_array((np.ones(labels.size), (labels.ravel(), images.ravel())), shape=(n_labels + 1,) * 2)
-    _, number = connected_components(links, directed=False)
-    number = (number - number[0]) % (number.max() + 1)
-    return number[labels[tuple(slice(n) for n in solid.shape)]].astype(np.int32), int(number.max())
-
-
-def _first_images(values: Bool, periodic: tuple[bool, bool, bool]) -> Bool:
-    """(nodes + 1..., 3) as (3, nodes...): what holds for the last image of a periodic node holds for the first."""
-    for axis, wraps in enumerate(periodic):
-        if wraps:
-            along = np.moveaxis(values, axis, 0)
-            joined = along[:-1].copy()
-            joined[0] |= along[-1]
-            values = np.moveaxis(joined, 0, axis)
-    return np.moveaxis(values, -1, 0)
+def _at_owned(values: Bool, box: Box) -> Bool:
+    """Of the corners of cells (nx + 1, ny + 1, nz + 1, 3), what any cell says of the nodes owned here (3, nodes...)."""
+    vector = box.vector(np.float32)
+    vector[:, *(slice(1, n + 2) for n in box.cells)] = np.moveaxis(values, -1, 0)
+    box.add_halo(vector)
+    return np.asarray(vector[:, *box.owned] > 0)
 
 
 def _orthorhombic_constants(stiffness: Float) -> Float:

@@ -15,7 +15,6 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy import ndimage
 
 from chemomech import _core
 from chemomech.arrays import Bool, Float
@@ -56,6 +55,7 @@ class _Level:
         self.inverse_diagonal = self.operator.inverse_diagonal()
         self.inverse_diagonal.reshape(-1)[self.fixed] = 0.0
         self.load, self.solution, self.spare, self.direction = (box.vector(np.float32) for _ in range(4))
+        self.landing = box.landing(self.load)
 
     def smooth(self, bound: float, *, from_zero: bool = False) -> None:
         """Chebyshev polynomial of the fourth kind (Lottes 2023); `bound` is that of the scaled operator's spectrum."""
@@ -86,42 +86,46 @@ class _ThinParts:
 
     def __init__(self, level: _Level, constants: Float) -> None:
         box = level.box
-        solid = np.asarray(level.of_cells.any(axis=0))
-        thin = _around(solid & ~_opened(solid), box)
-        thin &= (level.inverse_diagonal[:, *box.owned] > 0).any(axis=0)
-        part, _ = ndimage.label(thin, np.ones((3, 3, 3)))
-        small = np.bincount(part.ravel()) <= _LARGEST_PART
-        thin &= small[part]
-        self.exist = bool(thin.any())
+        solid = box.weights(np.asarray(level.of_cells.any(axis=0))[None], np.float32)[0]
+        thin = _nodes_around(_thin_cells(np.asarray(solid > 0), box), box)
+        thin &= np.asarray((level.inverse_diagonal[:, *box.owned] > 0).any(axis=0))
+        part, n_parts = box.label(thin, np.ones((3, 3, 3)))
+        size = box.sum(np.bincount(part.ravel(), minlength=n_parts + 1))
+        thin &= size[part] <= _LARGEST_PART
+        n_thin = int(thin.sum())
+        self.exist = box.sum(n_thin) > 0
         if not self.exist:
             return
-        number = np.full(box.shape, -1, dtype=np.int32)
-        owned = number[box.owned]
-        nodes = np.argwhere(thin)
-        owned[thin] = np.arange(len(nodes))
+        number = np.full((1, *box.shape), -1, dtype=np.int32)
+        number[0][box.owned][thin] = box.count_before(n_thin) + np.arange(n_thin)
+        box.fill_halo(number)
+        nodes = np.argwhere(thin) + 1
         element = _element(constants.mean(axis=0), level.spacing)
-        weight = box.weights(solid[None].astype(np.float32), np.float32)[0]
-        blocks = np.zeros((len(nodes), 27, 3, 3))
+        blocks = np.zeros((n_thin, 27, 3, 3))
         corners = list(product((0, 1), repeat=3))
         for corner, other in product(range(8), repeat=2):
             step = np.subtract(corners[other], corners[corner])
-            i, j, k = (nodes + 1 - corners[corner]).T
-            blocks[:, (step + 1) @ (9, 3, 1)] += weight[i, j, k, None, None] * element[:, corner, :, other]
-        steps = np.array(list(product((0, 1, 2), repeat=3)))
-        i, j, k = np.moveaxis(nodes[:, None] + steps, -1, 0)
-        columns = number[i, j, k]
-        linked = (columns >= 0) & blocks.any(axis=(2, 3))
-        pointers = np.concatenate([[0], np.cumsum(linked.sum(axis=1))])
-        matrix = sp.csr_array(sp.bsr_array((blocks[linked], columns[linked], pointers)))
-        matrix = matrix + sp.diags_array(_HANGING * matrix.diagonal())
+            i, j, k = (nodes - corners[corner]).T
+            blocks[:, (step + 1) @ (9, 3, 1)] += solid[i, j, k, None, None] * element[:, corner, :, other]
+        i, j, k = np.moveaxis(nodes[:, None] + np.array(list(product((-1, 0, 1), repeat=3))), -1, 0)
+        columns = np.where(blocks.any(axis=(2, 3)), number[0, i, j, k], -1)
         places = np.arange(3 * np.prod(box.shape)).reshape(3, *box.shape)[:, *box.owned]
-        entries = np.moveaxis(places[:, thin], 0, -1).ravel()
+        entries = np.moveaxis(places[:, thin], 0, -1)
         free = level.inverse_diagonal.reshape(-1)[entries] > 0
-        self._entries = entries[free]
+        rows = (number[0][box.owned][thin], columns, blocks, entries, free)
+        origin, (own, columns, blocks, entries, free) = box.send_home(box.home(part[thin]), rows)
+        free = free.ravel()
+        self._collector = box.collector(np.repeat(origin, 3)[free], entries.ravel()[free])
+        linked = columns >= 0
+        pointers = np.concatenate([[0], np.cumsum(linked.sum(axis=1))])
+        shape = (3 * len(own),) * 2
+        matrix = sp.csr_array(sp.bsr_array((blocks[linked], np.searchsorted(own, columns[linked]), pointers), shape))
+        matrix = matrix + sp.diags_array(_HANGING * matrix.diagonal())
         self._solve = factorise(matrix[free][:, free])
 
     def correct(self, residual: Single, solution: Single) -> None:
-        solution.reshape(-1)[self._entries] += self._solve(residual.reshape(-1)[self._entries].astype(float))
+        values = self._solve(self._collector.collect(residual).astype(float)[:, None])[:, 0]
+        self._collector.add(values.astype(np.float32), solution)
 
 
 class Multigrid:
@@ -158,7 +162,7 @@ class Multigrid:
             degree = _DEGREES[min(len(self._levels), len(_DEGREES) - 1)]
             self._levels.append(_coarser(level, factors, constants, degree))
         inverse = self._levels[0].inverse_diagonal
-        self._largest_diagonal = 1 / float(inverse[inverse > 0].min())
+        self._largest_diagonal = box.largest(1 / float(inverse[inverse > 0].min(initial=np.inf)))
         self._unknowns, self._coarsest = _pseudo_inverse(level, constants)
 
     def multiply(self, x: Float, out: Float) -> float:
@@ -168,7 +172,11 @@ class Multigrid:
         if len(self._fixed):
             out.reshape(-1)[self._fixed] = 0.0
             energy = _dot(x, out)
-        return energy
+        return self.box.sum(energy)
+
+    def _product(self, x: Float, y: Float | Single) -> float:
+        """Scalar product over all boxes; one of the two has an empty halo."""
+        return self.box.sum(_dot(x, y))
 
     def solve(self, load: Float, solution: Float, rtol: float, work: float) -> tuple[int, Float]:
         """Iterate on `solution` until the residual is `rtol` times the load; iterations and the residual.
@@ -184,11 +192,11 @@ class Multigrid:
         load.reshape(-1)[self._fixed] = 0.0
         self.multiply(solution, image)
         np.subtract(load, image, out=residual)
-        scale = np.sqrt(_dot(load, load))
+        scale = np.sqrt(self._product(load, load))
         target = max(rtol * scale, _ROUNDING * np.sqrt(work * self._bound * self._largest_diagonal))
         energy = 0.0
         for iteration in range(_MAX_ITERATIONS + 1):
-            error = np.sqrt(_dot(residual, residual))
+            error = np.sqrt(self._product(residual, residual))
             if error <= target:
                 return iteration, residual
             if iteration == _MAX_ITERATIONS:
@@ -196,7 +204,7 @@ class Multigrid:
             np.multiply(residual, 1 / error, out=self._levels[0].load, casting="same_kind")
             step = self._cycle()
             # Flexible: the single-precision cycle is not exactly the same symmetric map every time.
-            energy_before, energy = energy, error * _dot(residual, step)
+            energy_before, energy = energy, error * self._product(residual, step)
             _combine(error, step, energy / energy_before if energy_before else 0.0, direction)
             length = energy / self.multiply(direction, image)
             _combine(length, direction, 1.0, solution)
@@ -217,9 +225,9 @@ class Multigrid:
             level.solution.fill(0.0)
             self._thin.correct(level.load, level.solution)
         level.smooth(self._bound, from_zero=not thin)
-        _core.restrict_to(self._factors[depth], level.residual(), below.load)
-        error = self._cycle(depth + 1)
-        below.box.fill_halo(error)
+        _core.restrict_to(self._factors[depth], level.residual(), below.landing)
+        below.box.arrive(below.landing, below.load)
+        error = below.box.depart(self._cycle(depth + 1), below.landing)
         _core.add_prolonged(self._factors[depth], error, level.solution)
         level.solution.reshape(-1)[level.fixed] = 0.0
         level.smooth(self._bound)
@@ -229,48 +237,42 @@ class Multigrid:
 
 
 def _fixed_entries(box: Box, held: Bool | None) -> npt.NDArray[np.intp]:
-    """Flat indices into a vector of what an operator writes and must be 0: held displacements, a periodic halo."""
+    """Flat indices into a vector of what an operator writes and must be 0: held displacements, a halo along z."""
     fixed = np.zeros((3, *box.shape), dtype=bool)
     if held is not None:
         fixed[:, *box.owned] = held
-    if box.periodic[2]:
+    if box.shared[2]:
         fixed[..., 0] = fixed[..., box.nodes[2] + 1 :] = True
     return np.flatnonzero(fixed)
 
 
-def _opened(solid: Bool) -> Bool:
-    """Voxels inside some solid block of two voxels along every axis that has as many."""
+def _thin_cells(solid: Bool, box: Box) -> Bool:
+    """Of cells (X, Y, Z) with halo, the owned that no solid block lies around, of two along every axis that has two."""
     opened = solid
-    for axis in range(3):
-        if solid.shape[axis] > 1:
-            along = np.moveaxis(opened, axis, 0)
-            opened = np.moveaxis(along[:-1] & along[1:], 0, axis)
-    for axis in range(3):
-        if solid.shape[axis] > 1:
-            opened = _either(opened, axis)
-    return opened
+    several = [axis for axis in range(3) if box.whole.cells[axis] > 1]
+    for axis in several:
+        along = np.moveaxis(opened, axis, 0)
+        opened = np.moveaxis(along[:-1] & along[1:], 0, axis)
+    for axis in several:
+        ends = [(0, 0)] * 3
+        ends[axis] = (0, 1)
+        before = np.pad(opened, ends)
+        ends[axis] = (1, 0)
+        opened = before | np.pad(opened, ends)
+    return np.asarray((solid & ~opened)[tuple(slice(1, n + 1) for n in box.cells)])
 
 
-def _either(values: Bool, axis: int) -> Bool:
-    """What holds at i - 1 or at i, one entry longer along the axis."""
-    ends = [(0, 0)] * 3
-    ends[axis] = (0, 1)
-    before = np.pad(values, ends)
-    ends[axis] = (1, 0)
-    return before | np.pad(values, ends)
-
-
-def _around(cells: Bool, box: Box) -> Bool:
-    """Nodes (nodes...) of some cells."""
-    nodes = cells
-    for axis, wraps in enumerate(box.periodic):
-        nodes = nodes | np.roll(nodes, 1, axis) if wraps else _either(nodes, axis)
-    return nodes
+def _nodes_around(cells: Bool, box: Box) -> Bool:
+    """Owned nodes (nodes...) of some owned cells, and of their like in other boxes."""
+    padded = box.weights(cells[None], np.float32)[0] > 0
+    corners = product((0, 1), repeat=3)
+    around = [padded[tuple(slice(c, c + n) for c, n in zip(corner, box.nodes, strict=True))] for corner in corners]
+    return np.asarray(np.logical_or.reduce(around))
 
 
 def _coarsening(level: _Level) -> tuple[int, int, int] | None:
     """Factors along the axes, or None for the coarsest level."""
-    box = level.box
+    box = level.box.whole
     if 3 * np.prod(box.nodes) <= _MAX_DENSE:
         return None
     can = [n % 2 == 0 and n > 2 if wraps else n > 1 for n, wraps in zip(box.cells, box.periodic, strict=True)]
@@ -282,8 +284,8 @@ def _coarsening(level: _Level) -> tuple[int, int, int] | None:
 
 
 def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float, degree: int) -> _Level:
-    cells = tuple(-(-n // factor) for n, factor in zip(level.box.cells, factors, strict=True))
-    box = Box((cells[0], cells[1], cells[2]), level.box.periodic)
+    box = level.box.coarser(factors)
+    cells = [-(-n // factor) for n, factor in zip(level.box.cells, factors, strict=True)]
     of_cells = np.zeros((len(level.of_cells), *cells), dtype=np.float32)
     for offset in product(*(range(factor) for factor in factors)):
         children = level.of_cells[:, *(slice(o, None, f) for o, f in zip(offset, factors, strict=True))]
@@ -293,10 +295,11 @@ def _coarser(level: _Level, factors: tuple[int, int, int], constants: Float, deg
     if level.held is not None:
         # A coarse node is held like the fine node at its place, or like the last one when it lies outside.
         nearest = (
-            np.minimum(np.arange(n) * f, m - 1) for n, f, m in zip(box.nodes, factors, level.box.nodes, strict=True)
+            np.minimum(np.arange(-(-n // f) + m - n) * f, m - 1)
+            for n, f, m in zip(level.box.cells, factors, level.box.nodes, strict=True)
         )
-        held = level.held[np.ix_(np.arange(3), *nearest)]
-    return _Level(box, level.spacing * factors, constants, of_cells, held, degree)
+        held = box.complete(level.held[np.ix_(np.arange(3), *nearest)], of_cells=False)
+    return _Level(box, level.spacing * factors, constants, box.complete(of_cells, of_cells=True), held, degree)
 
 
 def _element(material: Float, spacing: Float) -> Float:

@@ -1,8 +1,9 @@
 """The aligned maps of one particle, checked once and in internal units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,11 @@ class CorrelativeMaps:
             if (deviation[self.mask] <= 0).any():
                 raise InputError(f"{where}: the uncertainty of {name} must be positive inside the mask")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process; a read-only mapping cannot be sent as it is."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _from_fields, (values | {"uncertainty": dict(self.uncertainty)},)
+
     def _require_plausible(self, where: str) -> None:
         """Values no crystal has come from a wrong unit or a rogue pixel, which would pull the law away unnoticed."""
         limits = {"composition": (self.composition, (-1.0, 2.0))}
@@ -98,3 +104,7 @@ class CorrelativeMaps:
         grid = np.full((*self.mask.shape, *values.shape[1:]), np.nan)
         grid[self.mask] = values
         return grid
+
+
+def _from_fields(values: dict[str, Any]) -> CorrelativeMaps:
+    return CorrelativeMaps(**values)

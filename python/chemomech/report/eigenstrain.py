@@ -1,7 +1,7 @@
 """The page of `learn`, which a microscopist can put in front of a colleague: every figure and number inside."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from chemomech.report.curves import (
     relative_to_M0,
 )
 from chemomech.report.maps import plot_contact_sheet, plot_dislocations, plot_particle
-from chemomech.report.page import Gallery, Picture, render
+from chemomech.report.page import Drawn, Gallery, Picture, drawn, render
+from chemomech.tasks import Tasks, one_by_one
 from chemomech.units import SQUARE_UM
 
 #: Particles whose maps the page shows in full; when there are more, contact sheets show all of them.
@@ -60,6 +61,7 @@ def write_report(
     inputs: Sequence[Path],
     options: Mapping[str, str],
     extra_figures: Sequence[tuple[str, Figure]] = (),
+    tasks: Tasks = one_by_one,
 ) -> None:
     """Write report.html, which needs no other file, and its figures as figures/*.png.
 
@@ -69,20 +71,67 @@ def write_report(
     inputs : the files read, for name, size and fingerprint.
     options : the options of the run, as text.
     extra_figures : captions and figures to append.
+    tasks : who draws the maps of the particles.
 
     >>> write_report(Path("out"), result, inputs=[Path("maps.h5")], options={"order": "auto"})
     """
-    n_particles = len(result.particles)
-    n_maps = min(n_particles, _MOST_IN_FULL) * (2 if result.dislocations else 1)
-    n_figures = 7 + n_maps + len(extra_figures)
-    with progress("figures", n_figures) as advance:
-        page = _page(Gallery(advance, folder / "figures"), result, inputs, options, extra_figures)
+    maps = _draw_maps(result, tasks)
+    with progress("figures", 7 + len(extra_figures)) as advance:
+        page = _page(Gallery(advance, folder / "figures"), result, maps, inputs, options, extra_figures)
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+#: What a task draws: a function of a result and the names of particles, and both.
+_Drawing = tuple[Callable[..., Figure], EigenstrainResult, str | tuple[str, ...]]
+
+
+_Maps = dict[tuple[str, str | tuple[str, ...]], Drawn]
+
+
+def _draw_maps(result: EigenstrainResult, tasks: Tasks) -> _Maps:
+    """Maps of the particles, by the name of the function that draws them and what it draws: most of the page's time."""
+    names = list(result.particles)
+    plots: list[tuple[Callable[..., Figure], str | tuple[str, ...]]] = []
+    for name in names[:_MOST_IN_FULL]:
+        plots.append((plot_particle, name))
+        if result.dislocations:
+            plots.append((plot_dislocations, name))
+    plots += [(plot_contact_sheet, shown) for shown in _sheets(names)]
+    items = [(plot, _only(result, shown), shown) for plot, shown in plots]
+    pictures = tasks("maps of particles", _draw, items, lambda item: 6.0 if isinstance(item[2], str) else len(item[2]))
+    found: _Maps = {}
+    for (plot, shown), picture in zip(plots, pictures, strict=True):
+        if isinstance(picture, Exception):
+            raise picture
+        found[plot.__name__, shown] = picture
+    return found
+
+
+def _draw(item: _Drawing) -> Drawn:
+    plot, result, shown = item
+    return drawn(plot(result, shown))
+
+
+def _only(result: EigenstrainResult, shown: str | tuple[str, ...]) -> EigenstrainResult:
+    """A result with few of its particles, which is little to send."""
+    names = (shown,) if isinstance(shown, str) else shown
+    found = result.dislocations
+    if found:
+        found = replace(found, particles={name: found.particles[name] for name in names})
+    return replace(result, particles={name: result.particles[name] for name in names}, dislocations=found)
+
+
+def _sheets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The names on each contact sheet; none where all particles are shown in full."""
+    if len(names) <= _MOST_IN_FULL:
+        return []
+    return [tuple(names[start : start + _PARTICLES_A_SHEET]) for start in range(0, len(names), _PARTICLES_A_SHEET)]
 
 
 def _page(
     gallery: Gallery,
     result: EigenstrainResult,
+    maps: _Maps,
     inputs: Sequence[Path],
     options: Mapping[str, str],
     extra_figures: Sequence[tuple[str, Figure]],
@@ -131,10 +180,10 @@ def _page(
             "incompatibility",
             "RMS incompatibility of the residual strain of each particle against its mean composition.",
         ),
-        dislocations=_dislocations(gallery, result) if result.dislocations else None,
-        particles=[_particle(gallery, result, name) for name in names[:_MOST_IN_FULL]],
+        dislocations=_dislocations(gallery, result, maps) if result.dislocations else None,
+        particles=[_particle(gallery, result, name, maps) for name in names[:_MOST_IN_FULL]],
         n_open=_OPEN,
-        contact_sheets=_contact_sheets(gallery, result, names) if len(names) > _MOST_IN_FULL else [],
+        contact_sheets=_contact_sheets(gallery, names, maps),
         extra_figures=[
             (caption, gallery.add(figure, f"extra_{i}", caption))
             for i, (caption, figure) in enumerate(extra_figures, 1)
@@ -148,7 +197,7 @@ def _page(
     )
 
 
-def _dislocations(gallery: Gallery, result: EigenstrainResult) -> _Dislocations:
+def _dislocations(gallery: Gallery, result: EigenstrainResult, drawings: _Maps) -> _Dislocations:
     found = fitted_dislocations(result)
     figures = [
         gallery.add_axes(
@@ -166,7 +215,7 @@ def _dislocations(gallery: Gallery, result: EigenstrainResult) -> _Dislocations:
         own = found.particles[name]
         caption = f"mean density {_density(own.mean_abs_density_per_nm2, own.mean_abs_of_noise_per_nm2)}"
         alt = f"Maps of particle {name}: dislocation density, its curl, and residual, dislocation, unexplained strain."
-        picture = gallery.add(plot_dislocations(result, name), f"dislocations_{name}", alt)
+        picture = gallery.keep(drawings["plot_dislocations", name], f"dislocations_{name}", alt)
         maps.append(_Particle(name, caption, picture))
     density = _density(found.mean_abs_density_per_nm2, found.mean_abs_of_noise_per_nm2)
     return _Dislocations(density, figures, tables.dislocation_table(found), maps)
@@ -183,7 +232,12 @@ def _order_figure(gallery: Gallery, result: EigenstrainResult) -> Picture | None
     return gallery.add_axes(plot_order_selection(result), "order_selection", alt)
 
 
-def _particle(gallery: Gallery, result: EigenstrainResult, name: str) -> _Particle:
+def _particle(
+    gallery: Gallery,
+    result: EigenstrainResult,
+    name: str,
+    maps: _Maps,
+) -> _Particle:
     particle = result.particles[name]
     caption = f"mean X {particle.maps.mean_composition:.2f}, {particle.maps.mask.sum()} pixels"
     if np.isfinite(particle.rms_incompatibility_per_nm2):
@@ -191,16 +245,16 @@ def _particle(gallery: Gallery, result: EigenstrainResult, name: str) -> _Partic
     if particle.held_out:
         caption += ", held out of the fit"
     alt = f"Maps of particle {name}: composition, rotation, incompatibility, and strains aa, cc and ac."
-    return _Particle(name, caption, gallery.add(plot_particle(result, name), f"particle_{name}", alt))
+    return _Particle(name, caption, gallery.keep(maps["plot_particle", name], f"particle_{name}", alt))
 
 
-def _contact_sheets(gallery: Gallery, result: EigenstrainResult, names: Sequence[str]) -> list[Picture]:
-    sheets = []
-    for start in range(0, len(names), _PARTICLES_A_SHEET):
-        shown = names[start : start + _PARTICLES_A_SHEET]
+def _contact_sheets(gallery: Gallery, names: Sequence[str], maps: _Maps) -> list[Picture]:
+    pictures, start = [], 0
+    for shown in _sheets(names):
         alt = f"Composition and residual strain of particles {start + 1} to {start + len(shown)}."
-        sheets.append(gallery.add(plot_contact_sheet(result, shown), f"particles_from_{start + 1}", alt))
-    return sheets
+        pictures.append(gallery.keep(maps["plot_contact_sheet", shown], f"particles_from_{start + 1}", alt))
+        start += len(shown)
+    return pictures
 
 
 def _expansion(result: EigenstrainResult, model: str) -> list[str]:

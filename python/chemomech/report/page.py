@@ -28,6 +28,20 @@ class Picture:
     height: int
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as a PNG file, and its size in inches."""
+
+    png: bytes
+    width: float
+    height: float
+
+
+def drawn(figure: Figure) -> Drawn:
+    width, height = figure.get_size_inches()
+    return Drawn(png(figure), float(width), float(height))
+
+
 class Gallery:
     """Draws each figure once, for the page and, where a folder is given, as the same PNG file there."""
 
@@ -39,12 +53,16 @@ class Gallery:
         self._used: set[str] = set()
 
     def add(self, figure: Figure, stem: str, alt: str) -> Picture:
-        data = png(figure)
-        if self._folder is not None:
-            (self._folder / f"{self._free(stem)}.png").write_bytes(data)
+        picture = self.keep(drawn(figure), stem, alt)
         self._advance()
-        width, height = figure.get_size_inches() * _SCREEN
-        return Picture("data:image/png;base64," + base64.b64encode(data).decode(), alt, round(width), round(height))
+        return picture
+
+    def keep(self, figure: Drawn, stem: str, alt: str) -> Picture:
+        """The same for a figure that was drawn elsewhere."""
+        if self._folder is not None:
+            (self._folder / f"{self._free(stem)}.png").write_bytes(figure.png)
+        source = "data:image/png;base64," + base64.b64encode(figure.png).decode()
+        return Picture(source, alt, round(figure.width * _SCREEN), round(figure.height * _SCREEN))
 
     def add_axes(self, ax: Axes, stem: str, alt: str) -> Picture:
         return self.add(figure_of(ax), stem, alt)

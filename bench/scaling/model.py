@@ -1,0 +1,79 @@
+"""How long a solution takes on many ranks: compute, halos, sums, coarse grids; from numbers that were measured.
+
+One iteration of the conjugate gradients on boxes of n nodes a rank, of side n^(1/3):
+
+    compute   n t_double + 3 n t_vector, and over the levels l:  s_l n / 8^l t_single
+    halos     over the levels: s_l (26 messages in 3 waves, each latency + bytes / bandwidth; bytes of 6 faces)
+    sums      3 log2(P) latency
+    whole     the grid at which cutting ends is gathered, log2(P) latency + bytes / bandwidth, and solved by every
+              rank: the smoothing steps of all its levels
+
+s_l counts applications of the operator: 2 x degree + 1 of the residual. The cut ends where the whole level has no more
+than WHOLE nodes or a rank would have less than two along an axis; from there on nothing gets faster with more ranks.
+"""
+
+from dataclasses import dataclass
+from math import log2
+
+from chemomech.mechanics.voxel_multigrid import _DEGREES
+from chemomech.parallel.grid import _WHOLE_NODES
+
+STEPS = tuple(2 * degree + 1 for degree in _DEGREES)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds a node and operation, or a message; bytes a second."""
+
+    t_double: float
+    t_single: float
+    t_vector: float
+    call_s: float
+    latency_s: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Parts of an iteration, seconds."""
+
+    compute: float
+    halos: float
+    sums: float
+    whole: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.halos + self.sums + self.whole
+
+
+def iteration(machine: Machine, nodes: float, ranks: int) -> Times:
+    """An iteration of a body of so many nodes, a cube in cubic boxes."""
+    own = nodes / ranks
+    side = own ** (1 / 3)
+    compute = own * (machine.t_double + 3 * machine.t_vector)
+    halos = _exchange(machine, side, 8, ranks)
+    whole = 0.0
+    level = 0
+    while True:
+        steps, here, all_nodes = STEPS[min(level, len(STEPS) - 1)], own / 8**level, nodes / 8**level
+        if level > 0 and (all_nodes <= _WHOLE_NODES or side / 2**level < 2):
+            break
+        compute += steps * (here * machine.t_single + machine.call_s)
+        halos += steps * _exchange(machine, side / 2**level, 4, ranks)
+        level += 1
+    if ranks > 1:
+        whole += log2(ranks) * machine.latency_s + 12 * nodes / 8**level / machine.bandwidth
+    while nodes / 8**level > 100:
+        whole += STEPS[min(level, len(STEPS) - 1)] * (nodes / 8**level * machine.t_single + machine.call_s)
+        level += 1
+    sums = 3 * log2(ranks) * machine.latency_s if ranks > 1 else 0.0
+    return Times(compute, halos, sums, whole)
+
+
+def _exchange(machine: Machine, side: float, real_bytes: int, ranks: int) -> float:
+    """A halo of three components; a rank sends across as many of its six faces as it has neighbours."""
+    if ranks == 1:
+        return machine.call_s
+    faces = min(6.0, 2 * log2(ranks))
+    return machine.call_s + faces / 2 * machine.latency_s + faces * 3 * real_bytes * side**2 / machine.bandwidth

@@ -1,0 +1,128 @@
+"""Independent pieces of work: done one after the other here, on many processes by `parallel.ranks`.
+
+A result depends on its item alone, and results come in the order of the items, so it makes no difference who did what.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from chemomech import __version__
+from chemomech.errors import ConvergenceError, InputError
+from chemomech.progress import progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: What an item may fail of while the others are none the worse; anything else is a bug and ends the job.
+EXPECTED = (InputError, ConvergenceError, MemoryError, np.linalg.LinAlgError)
+
+
+class Tasks(Protocol):
+    def __call__(
+        self,
+        description: str,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        cost: Callable[[Item], float],
+    ) -> list[Result | Exception]:
+        """The function's result of each item, or the error of `EXPECTED` that it raised.
+
+        Parameters
+        ----------
+        description : for the progress bar.
+        function : picklable, as every item and result; `functools.partial` of a function of a module.
+        cost : relative time an item takes, by which they are scheduled.
+        """
+
+
+def one_by_one(
+    description: str, function: Callable[[Item], Result], items: Sequence[Item], cost: Callable[[Item], float]
+) -> list[Result | Exception]:
+    """`Tasks` in this process."""
+    results = []
+    with progress(description, len(items)) as advance:
+        for item in items:
+            results.append(attempt(function, item))
+            advance()
+    return results
+
+
+def attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+    """The result, or the error of `EXPECTED` in its place."""
+    try:
+        with same_sums():
+            return function(item)
+    except EXPECTED as error:
+        return error
+
+
+@contextmanager
+def same_sums() -> Iterator[None]:
+    """Within it the BLAS uses one thread, so that sums do not depend on how many there are; our own never do."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def remembered(tasks: Tasks, folder: Path) -> Tasks:
+    """Tasks that keep each result in a folder at once, and find there what a run before this one has left.
+
+    A result is found again under the same program, function, options and item; on any number of processes.
+    """
+
+    def run(
+        description: str, function: Callable[[Item], Result], items: Sequence[Item], cost: Callable[[Item], float]
+    ) -> list[Result | Exception]:
+        return tasks(description, _Remembered(function, folder), items, cost)
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Remembered(Generic[Item, Result]):
+    function: Callable[[Item], Result]
+    folder: Path
+
+    def __call__(self, item: Item) -> Result:
+        work = pickle.dumps((__version__, self.function, item), protocol=5)
+        path = self.folder / hashlib.sha256(work).hexdigest()
+        try:
+            return _read(path)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            pass
+        except (EOFError, pickle.UnpicklingError):
+            path.unlink()  # a power cut can leave a file that was never filled
+        result = self.function(item)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            pickle.dump(result, file, protocol=5)
+        os.replace(file.name, path)
+        return result
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads results and nothing that could do more than hold data, whoever has written to the folder."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy", "numpy._core.numeric", "numpy._core.multiarray"):
+            if name in ("dtype", "ndarray", "_frombuffer", "_reconstruct", "scalar"):
+                return super().find_class(module, name)
+        elif module.startswith("chemomech.") and "." not in name:
+            found = super().find_class(module, name)
+            if isinstance(found, type) and found.__module__ == module:
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a result")
+
+
+def _read(path: Path) -> Any:
+    return _Unpickler(io.BytesIO(path.read_bytes())).load()
