@@ -8,9 +8,10 @@ using kinetics::Trajectory;
 
 Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr, const py::array& indices,
                               const py::array& values, const py::array& mu, const py::array& log_j0,
-                              const py::array& log_k, double alpha, const py::array& rate_time, const py::array& rate,
-                              const py::array& initial, const py::array& frame_time, double tolerance, index most_steps,
-                              bool derivatives) {
+                              const py::array& log_k, double alpha, const py::array& control_time,
+                              const py::array& control, bool galvanostatic, const py::array& edge_time,
+                              const py::array& edge, const py::array& coherency, const py::array& initial,
+                              const py::array& frame_time, double tolerance, index most_steps, bool derivatives) {
   kinetics::Particle particle;
   particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
   const index n = particle.pixel.shape[0];
@@ -33,13 +34,20 @@ Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::
   const kinetics::Laws laws{view<const double>(mu, "mu", std::array{any}),
                             view<const double>(log_j0, "log_j0", std::array{any}),
                             view<const double>(log_k, "log_k", std::array{n_pixels}), alpha};
-  const auto knots = view<const double>(rate_time, "rate_time", std::array{any});
-  const kinetics::MeanRate mean_rate{knots, view<const double>(rate, "rate", std::array{knots.shape[0]})};
+  const auto knots = view<const double>(control_time, "control_time", std::array{any});
+  const kinetics::Control prescribed{knots, view<const double>(control, "control", std::array{knots.shape[0]}),
+                                     galvanostatic};
+  particle.edge_time = view<const double>(edge_time, "edge_time", std::array{any});
+  particle.edge = view<const double>(edge, "edge", std::array{particle.edge_time.shape[0], n});
+  const auto rows = view<const double>(coherency, "coherency", std::array{n_pixels, any});
+  particle.coherency.pixel.assign(particle.pixel.data, particle.pixel.data + n);
+  particle.coherency.rows.assign(rows.data, rows.data + rows.size());
+  particle.coherency.n_pixels = n_pixels, particle.coherency.rank = rows.shape[1];
   const auto start = view<const double>(initial, "initial", std::array{n});
   const auto times = view<const double>(frame_time, "frame_time", std::array{any});
   if (n == 0 || knots.shape[0] == 0 || times.shape[0] == 0) throw py::value_error("nothing to integrate");
   py::gil_scoped_release nogil;
-  return kinetics::integrate(particle, laws, mean_rate, start.data, times, tolerance, most_steps, derivatives);
+  return kinetics::integrate(particle, laws, prescribed, start.data, times, tolerance, most_steps, derivatives);
 }
 
 py::array frames_of(const Trajectory& trajectory) {
@@ -91,7 +99,8 @@ void bind_kinetics(py::module_& m) {
   using py::arg;
   m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"), arg("indptr").noconvert(),
         arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(),
-        arg("log_k").noconvert(), arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(),
+        arg("log_k").noconvert(), arg("alpha"), arg("control_time").noconvert(), arg("control").noconvert(),
+        arg("galvanostatic"), arg("edge_time").noconvert(), arg("edge").noconvert(), arg("coherency").noconvert(),
         arg("initial").noconvert(), arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"),
         arg("derivatives"));
   const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {

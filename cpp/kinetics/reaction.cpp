@@ -49,25 +49,47 @@ double potential_of(double a, double b, double total, double alpha) {
   return phi;
 }
 
-}  // namespace
+// Between which knots a time lies: (1 - share) of `before` and share of `after`.
+struct Place {
+  index before = 0, after = 0;
+  double share = 0;
+};
 
-double MeanRate::at(double t) const {
-  const double* end = time.data + time.shape[0];
-  const double* after = std::upper_bound(time.data, end, t);
-  if (after == time.data) return rate.data[0];
-  if (after == end) return rate.data[time.shape[0] - 1];
-  const index i = after - time.data;
-  const double share = (t - time.data[i - 1]) / (time.data[i] - time.data[i - 1]);
-  return rate.data[i - 1] + share * (rate.data[i] - rate.data[i - 1]);
+Place place_of(View<const double, 1> knots, double t) {
+  const double* end = knots.data + knots.shape[0];
+  const double* next = std::upper_bound(knots.data, end, t);
+  if (next == knots.data) return {};
+  if (next == end) return {knots.shape[0] - 1, knots.shape[0] - 1, 0};
+  const index i = next - knots.data;
+  return {i - 1, i, (t - knots.data[i - 1]) / (knots.data[i] - knots.data[i - 1])};
 }
 
-bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, const double* c, Rates& out) {
+// edge(t) + E c.
+void external_potential(const Particle& particle, double t, const double* c, std::vector<double>& out) {
+  const index n = particle.n_cells();
+  std::fill(out.begin(), out.end(), 0.0);
+  if (particle.edge_time.shape[0] > 0) {
+    const Place now = place_of(particle.edge_time, t);
+    const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
+    for (index i = 0; i < n; ++i) out[i] = (1 - now.share) * before[i] + now.share * after[i];
+  }
+  if (particle.coherency.rank == 0) return;
+  std::vector<double> amplitude(particle.coherency.rank);
+  particle.coherency.project<1>(c, amplitude.data());
+  particle.coherency.spread<1>(amplitude.data(), out.data());
+}
+
+}  // namespace
+
+bool evaluate(const Particle& particle, const Laws& laws, const Control& control, double t, const double* c,
+              Rates& out) {
   const index n = particle.n_cells();
   const double alpha = laws.alpha;
   double forward_sum = 0, backward_sum = 0;
+  external_potential(particle, t, c, out.external);
   for (index i = 0; i < n; ++i) {
     if (!(c[i] > 0 && c[i] < 1)) return false;
-    double gradient = 0;
+    double gradient = out.external[i];
     for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
       gradient += particle.values.data[e] * c[particle.indices.data[e]];
     }
@@ -87,7 +109,12 @@ bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, cons
     forward_sum += forward, backward_sum += backward;
   }
   if (!std::isfinite(forward_sum) || !std::isfinite(backward_sum)) return false;
-  out.potential = potential_of(forward_sum, backward_sum, mean_rate * static_cast<double>(n), alpha);
+  const Place now = place_of(control.time, t);
+  const double prescribed =
+      (1 - now.share) * control.value.data[now.before] + now.share * control.value.data[now.after];
+  out.potential = control.galvanostatic
+                      ? potential_of(forward_sum, backward_sum, prescribed * static_cast<double>(n), alpha)
+                      : prescribed;
   const double down = std::exp(-alpha * out.potential), up = std::exp((1 - alpha) * out.potential);
   for (index i = 0; i < n; ++i) {
     const double forward = out.rate[i] * down, backward = out.p[i] * up;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/threads.hpp"
@@ -32,15 +33,15 @@ double towards(double from, double to) {
 
 class Integrator {
  public:
-  Integrator(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, double tolerance, Trajectory& out)
+  Integrator(const Particle& particle, const Laws& laws, const Control& control, double tolerance, Trajectory& out)
       : particle_(particle),
         laws_(laws),
-        mean_rate_(mean_rate),
+        control_(control),
         tolerance_(tolerance),
         out_(out),
         n_(particle.n_cells()),
         rates_(n_),
-        factor_(n_, particle.bandwidth),
+        factor_(n_, particle.bandwidth, particle.coherency.rank),
         history_scale_(n_),
         shift_(n_),
         history_(n_),
@@ -84,7 +85,7 @@ class Integrator {
  private:
   bool evaluate_rates(const double* c, double t) {
     ++out_.n_evaluations;
-    return evaluate(particle_, laws_, mean_rate_.at(t), c, rates_);
+    return evaluate(particle_, laws_, control_, t, c, rates_);
   }
 
   const double* past(int j) const { return out_.state(static_cast<index>(out_.time.size()) - j); }  // 1 is the last
@@ -129,13 +130,17 @@ class Integrator {
 
   bool refactor() {
     ++out_.n_factorisations;
-    assemble(particle_, rates_, step_.lead, factor_);
-    have_factor_ = factorise(factor_);
+    assemble(particle_, rates_, step_.lead, factor_.band);
+    have_factor_ = factorise(factor_, particle_.coherency);
     if (!have_factor_) return false;
     factored_lead_ = step_.lead;
     for (index i = 0; i < n_; ++i) history_scale_[i] = 1 / (step_.lead * rates_.p[i]);
+    if (!control_.galvanostatic) {
+      shift_sum_ = std::numeric_limits<double>::infinity();
+      return true;
+    }
     std::fill(shift_.begin(), shift_.end(), 1.0);
-    solve(factor_, shift_.data());
+    solve(factor_, particle_.coherency, shift_.data());
     shift_sum_ = std::accumulate(shift_.begin(), shift_.end(), 0.0);
     return std::isfinite(shift_sum_) && shift_sum_ != 0;
   }
@@ -149,7 +154,7 @@ class Integrator {
       wanted -= residual;
       change_[i] = -residual * history_scale_[i];
     }
-    solve(factor_, change_.data());
+    solve(factor_, particle_.coherency, change_.data());
     const double excess = (std::accumulate(change_.begin(), change_.end(), 0.0) - wanted) / shift_sum_;
     for (index i = 0; i < n_; ++i) change_[i] -= excess * shift_[i];
   }
@@ -210,8 +215,8 @@ class Integrator {
     if (out_.derivatives) {
       evaluate_rates(state_.data(), new_time_);
       refactor();
-      step_.factor = BandMatrix(n_, particle_.bandwidth);
-      std::copy_n(factor_.lower.data(), factor_.lower.size(), step_.factor.lower.data());
+      step_.factor = StepMatrix(n_, particle_.bandwidth, particle_.coherency.rank);
+      step_.factor.copy_from(factor_);
       step_.shift = shift_, step_.shift_sum = shift_sum_, step_.history = history_scale_;
       step_.rate_over_p.resize(n_);
       for (index i = 0; i < n_; ++i) step_.rate_over_p[i] = rates_.rate[i] / rates_.p[i];
@@ -268,12 +273,12 @@ class Integrator {
 
   const Particle& particle_;
   const Laws& laws_;
-  const MeanRate& mean_rate_;
+  const Control& control_;
   const double tolerance_;
   Trajectory& out_;
   const index n_;
   Rates rates_;
-  BandMatrix factor_;
+  StepMatrix factor_;
   std::vector<double> history_scale_, shift_, history_, predicted_, state_, change_, initial_rate_;
   Step step_;
   double shift_sum_ = 0, factored_lead_ = 0, reach_ = 0, new_time_ = 0;
@@ -353,7 +358,7 @@ class SensitivityChunk {
       }
     }
     if (!law_columns_.empty()) add_laws(number, step, next);
-    solve_lanes(step.factor, next);
+    solve_lanes(step.factor, trajectory_.coherency, next);
     double excess[width] = {};
     for (index i = 0; i < n_; ++i) {
       for (int l = 0; l < width; ++l) excess[l] += next[i * width + l];
@@ -408,12 +413,13 @@ class SensitivityChunk {
 
 }  // namespace
 
-Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, const double* initial,
+Trajectory integrate(const Particle& particle, const Laws& laws, const Control& control, const double* initial,
                      View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives) {
   Trajectory out;
   out.n_cells = particle.n_cells(), out.n_pixels = particle.n_pixels;
   out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
   out.derivatives = derivatives;
+  out.coherency = particle.coherency;
   out.pixel.assign(particle.pixel.data, particle.pixel.data + out.n_cells);
   std::vector<double> cells(out.n_pixels, 0.0);
   for (const std::int32_t pixel : out.pixel) cells[pixel] += 1;
@@ -425,7 +431,7 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate&
   first.weight[0] = 1;
   out.frames.push_back(first);
   const index n_frames = frame_time.shape[0];
-  Integrator(particle, laws, mean_rate, tolerance, out).run(frame_time.data[n_frames - 1], most_steps, [&] {
+  Integrator(particle, laws, control, tolerance, out).run(frame_time.data[n_frames - 1], most_steps, [&] {
     for (index next = static_cast<index>(out.frames.size());
          next < n_frames && frame_time.data[next] <= out.time.back(); ++next) {
       out.frames.push_back(interpolate(out, frame_time.data[next]));
@@ -482,7 +488,7 @@ void adjoint(const Trajectory& trajectory, View<const double, 2> weights, const 
     for (index i = 0; i < n; ++i) constant += step.shift[i] * own[i];
     constant /= step.shift_sum;
     for (index i = 0; i < n; ++i) source[i] = own[i] - constant;
-    solve(step.factor, source.data());
+    solve(step.factor, trajectory.coherency, source.data());
     for (index i = 0; i < n; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       const double along_k = step.rate_over_p[i] * source[i];

@@ -26,9 +26,9 @@ struct Step {
   int order = 1;
   double lead = 0;  // h
   std::array<double, highest_order> weight{};
-  BandMatrix factor;  // of the matrix of `assemble`; empty when derivatives were not asked for
+  StepMatrix factor;  // of the matrix of `assemble`; empty when derivatives were not asked for
   std::vector<double> shift, history, rate_over_p;  // (n_cells,)
-  double shift_sum = 0;
+  double shift_sum = 0;  // infinite where the potential is prescribed: it never shifts
 };
 
 // A frame is a sum of `count` states, the newest `newest`.
@@ -44,6 +44,7 @@ struct Trajectory {
 
   index n_cells = 0, n_pixels = 0, n_mu = 0, n_log_j0 = 0;
   std::vector<std::int32_t> pixel;
+  LowRank coherency;
   std::vector<double> pixel_share;              // (n_cells,), 1 / cells of the pixel
   std::vector<double> time, states, potential;  // (n_steps + 1,), (n_steps + 1, n_cells), (n_steps + 1,)
   std::vector<Step> steps;
@@ -56,7 +57,7 @@ struct Trajectory {
 
 // Integrates from `initial` (n_cells,) at frame_time[0] to the last frame. `tolerance`: RMS local error of c. Where the
 // steps become too small or more than `most_steps` are tried the trajectory ends early, with fewer frames.
-Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, const double* initial,
+Trajectory integrate(const Particle& particle, const Laws& laws, const Control& control, const double* initial,
                      View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives);
 
 // out (n_frames, n_pixels): mean composition of the cells of each pixel.

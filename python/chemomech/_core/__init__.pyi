@@ -395,8 +395,12 @@ def integrate_reaction(
     log_j0: NDArray[np.float64],
     log_k: NDArray[np.float64],
     alpha: float,
-    rate_time: NDArray[np.float64],
-    rate: NDArray[np.float64],
+    control_time: NDArray[np.float64],
+    control: NDArray[np.float64],
+    galvanostatic: bool,
+    edge_time: NDArray[np.float64],
+    edge: NDArray[np.float64],
+    coherency: NDArray[np.float64],
     initial: NDArray[np.float64],
     frame_time: NDArray[np.float64],
     tolerance: float,
@@ -410,5 +414,7 @@ def integrate_reaction(
     pixel : (n_cells,), the pixel of each cell.
     indptr, indices, values : symmetric CSR matrix of -kappa laplacian / (c_s kT); its bandwidth sets the cost.
     mu, log_j0 : Legendre coefficients; log_k : (n_pixels,).
-    rate_time, rate : knots of the mean rate, h and 1/h.
+    control_time, control : knots of the mean rate (h and 1/h), or of the potential (kT) where not `galvanostatic`.
+    edge_time, edge : (n_knots,), (n_knots, n_cells) chemical potential from compositions held at the edge, kT.
+    coherency : (n_pixels, rank); cells of the same size couple through coherency coherency^T between pixels' sums.
     """
