@@ -15,6 +15,7 @@ constexpr double newton_share = 0.01;     // of the tolerance on the local error
 constexpr double newton_floor = 1e-14;    // of c, what rounding lets a correction reach
 constexpr double stale_lead = 0.3;        // relative change of the leading coefficient that asks for a new factor
 constexpr double slow_convergence = 0.3;  // so does a contraction slower than this
+constexpr double straight_change = 0.1, longest_change = 3;  // of ln(c / (1 - c)) in an iteration
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
 constexpr double shortest_step = 1e-9;  // of the duration
@@ -159,15 +160,21 @@ class Integrator {
     for (index i = 0; i < n_; ++i) change_[i] -= excess * shift_[i];
   }
 
-  // state_ + change_, no further than `towards` allows; false where that held it back.
+  // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There
+  // ln(c / (1 - c)) changes as Newton's method says: close to 0 and 1 the equations are linear in that, not in c.
   bool move_inside() {
-    bool inside = true;
+    bool straight = true;
     for (index i = 0; i < n_; ++i) {
-      const double wanted = state_[i] + change_[i];
-      state_[i] = towards(state_[i], wanted);
-      inside = inside && state_[i] == wanted;
+      const double c = state_[i], relative = change_[i] / (c * (1 - c));
+      if (std::abs(relative) < straight_change) {
+        state_[i] = c + change_[i];
+      } else {
+        const double odds = c / (1 - c) * std::exp(std::clamp(relative, -longest_change, longest_change));
+        state_[i] = odds / (1 + odds);
+        straight = false;
+      }
     }
-    return inside;
+    return straight;
   }
 
   // Newton's method at time t with a factor as old as convergence allows; the state ends in state_.
@@ -198,6 +205,7 @@ class Integrator {
           return true;
         }
         before = size;
+        if (contraction > slow_convergence) have_factor_ = false;  // the next iteration has one of its own
       }
       if (fresh) return false;
       have_factor_ = false;
