@@ -8,10 +8,6 @@ namespace {
 
 constexpr int wide = lanes_a_chunk;
 
-void copy(const BandMatrix& from, BandMatrix& to) {
-  std::copy_n(from.lower.data(), from.lower.size(), to.lower.data());
-}
-
 void solve_columns(const BandMatrix& factor, double* x, std::integral_constant<int, 1>) { solve(factor, x); }
 void solve_columns(const BandMatrix& factor, double* x, std::integral_constant<int, wide>) { solve_lanes(factor, x); }
 
@@ -64,11 +60,6 @@ void LowRank::spread(const double* t, double* x) const {
 
 template void LowRank::project<1>(const double*, double*) const;
 template void LowRank::spread<1>(const double*, double*) const;
-
-void StepMatrix::copy_from(const StepMatrix& other) {
-  copy(other.band, band);
-  copy(other.capacity, capacity);
-}
 
 bool factorise(StepMatrix& matrix, const LowRank& addition) {
   if (!factorise(matrix.band)) return false;

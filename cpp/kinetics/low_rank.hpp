@@ -26,7 +26,6 @@ struct StepMatrix {
 
   StepMatrix() = default;
   StepMatrix(index n, index bandwidth, index rank) : band(n, bandwidth), capacity(rank, rank > 0 ? rank - 1 : 0) {}
-  void copy_from(const StepMatrix& other);
 };
 
 // In place, as for a band matrix alone.

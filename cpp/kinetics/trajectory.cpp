@@ -10,11 +10,11 @@
 namespace chemomech::kinetics {
 namespace {
 
-constexpr int newton_limit = 8;
-constexpr double newton_share = 0.01;     // of the tolerance on the local error
-constexpr double newton_floor = 1e-14;    // of c, what rounding lets a correction reach
-constexpr double stale_lead = 0.3;        // relative change of the leading coefficient that asks for a new factor
-constexpr double slow_convergence = 0.3;  // so does a contraction slower than this
+constexpr int newton_limit = 10;
+constexpr double newton_share = 0.01;   // of the tolerance on the local error
+constexpr double newton_floor = 1e-14;  // of c, what rounding lets a correction reach
+constexpr double newton_inexactness = 0.02;
+constexpr int krylov_limit = 40;  // beyond that a factorisation is cheaper
 constexpr double straight_change = 0.1, longest_change = 3;  // of ln(c / (1 - c)) in an iteration
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
@@ -42,13 +42,25 @@ class Integrator {
         out_(out),
         n_(particle.n_cells()),
         rates_(n_),
-        factor_(n_, particle.bandwidth, particle.coherency.rank),
+        diagonal_(n_),
+        preconditioner_(n_),
+        gradient_diagonal_(n_),
+        remainder_(n_),
+        conditioned_(n_),
+        direction_(n_),
+        image_(n_),
         history_scale_(n_),
         shift_(n_),
         history_(n_),
         predicted_(n_),
         state_(n_),
-        change_(n_) {}
+        change_(n_) {
+    for (index i = 0; i < n_; ++i) {
+      for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
+        if (particle.indices.data[e] == i) gradient_diagonal_[i] += particle.values.data[e];
+      }
+    }
+  }
 
   // To `end` from the single state in the trajectory, calling back after every step.
   template <class AfterStep>
@@ -65,7 +77,6 @@ class Integrator {
       double error = 0;
       if (!attempt(h >= left ? end : now + h)) {
         h *= newton_shrinkage;
-        have_factor_ = false;
         ++out_.n_rejected;
         continue;
       }
@@ -77,7 +88,7 @@ class Integrator {
         continue;
       }
       rejected_in_a_row_ = 0;
-      accept();
+      if (!accept()) return;
       after_step();
       h *= choose_order();
     }
@@ -129,35 +140,107 @@ class Integrator {
     }
   }
 
-  bool refactor() {
+  // The step matrix at the present rates, factored into `factor`, and what belongs to it.
+  bool refactor(StepMatrix& factor) {
     ++out_.n_factorisations;
-    assemble(particle_, rates_, step_.lead, factor_.band);
-    have_factor_ = factorise(factor_, particle_.coherency);
-    if (!have_factor_) return false;
-    factored_lead_ = step_.lead;
+    assemble(particle_, rates_, step_.lead, factor.band);
+    if (!factorise(factor, particle_.coherency)) return false;
     for (index i = 0; i < n_; ++i) history_scale_[i] = 1 / (step_.lead * rates_.p[i]);
     if (!control_.galvanostatic) {
       shift_sum_ = std::numeric_limits<double>::infinity();
       return true;
     }
     std::fill(shift_.begin(), shift_.end(), 1.0);
-    solve(factor_, particle_.coherency, shift_.data());
+    solve(factor, particle_.coherency, shift_.data());
     shift_sum_ = std::accumulate(shift_.begin(), shift_.end(), 0.0);
     return std::isfinite(shift_sum_) && shift_sum_ != 0;
   }
 
-  // change_ = -(1 - lead df/dy)^-1 residual; its sum is exactly minus that of the residual, which is what the
-  // prescribed rate asks for.
-  void correct() {
+  // change_ = -(1 - lead df/dy)^-1 residual. Where the mean rate is prescribed its sum is exactly minus that of the
+  // residual, which is what the rate asks for.
+  bool correct() {
     double wanted = 0;
     for (index i = 0; i < n_; ++i) {
       const double residual = state_[i] - history_[i] - step_.lead * rates_.rate[i];
+      const double scale = 1 / (step_.lead * rates_.p[i]);
       wanted -= residual;
-      change_[i] = -residual * history_scale_[i];
+      remainder_[i] = -residual * scale;
+      diagonal_[i] = (1 - step_.lead * rates_.rate[i] * rates_.s[i]) * scale + rates_.curvature[i];
     }
-    solve(factor_, particle_.coherency, change_.data());
+    if (correct_by_iteration(wanted)) return true;
+    StepMatrix factor(n_, particle_.bandwidth, particle_.coherency.rank);
+    if (!refactor(factor)) return false;
+    for (index i = 0; i < n_; ++i) {
+      change_[i] = -(state_[i] - history_[i] - step_.lead * rates_.rate[i]) * history_scale_[i];
+    }
+    solve(factor, particle_.coherency, change_.data());
     const double excess = (std::accumulate(change_.begin(), change_.end(), 0.0) - wanted) / shift_sum_;
     for (index i = 0; i < n_; ++i) change_[i] -= excess * shift_[i];
+    return true;
+  }
+
+  // Conjugate gradients, in the plane of the wanted sum where the mean rate is prescribed (Gould, Hribar & Nocedal
+  // 2001), with the diagonal as preconditioner: a step is short on the time of diffusion between neighbours, so that a
+  // few iterations do. False when the matrix is not positive or too many are needed.
+  bool correct_by_iteration(double wanted) {
+    double total = 0;
+    for (index i = 0; i < n_; ++i) {
+      const double entry = diagonal_[i] + gradient_diagonal_[i];
+      if (!(entry > 0)) return false;
+      preconditioner_[i] = 1 / entry;
+      total += preconditioner_[i];
+    }
+    const double start = control_.galvanostatic ? wanted / total : 0;
+    for (index i = 0; i < n_; ++i) change_[i] = start * preconditioner_[i];
+    apply(change_, image_);
+    for (index i = 0; i < n_; ++i) remainder_[i] -= image_[i];
+    double product = condition(total), first = product;
+    direction_ = conditioned_;
+    for (int iteration = 0; iteration < krylov_limit; ++iteration) {
+      if (product <= newton_inexactness * newton_inexactness * first) return std::isfinite(product);
+      apply(direction_, image_);
+      double bend = 0;
+      for (index i = 0; i < n_; ++i) bend += direction_[i] * image_[i];
+      if (!(bend > 0)) return false;
+      const double along = product / bend;
+      for (index i = 0; i < n_; ++i) {
+        change_[i] += along * direction_[i];
+        remainder_[i] -= along * image_[i];
+      }
+      const double next = condition(total), turn = next / product;
+      for (index i = 0; i < n_; ++i) direction_[i] = conditioned_[i] + turn * direction_[i];
+      product = next;
+    }
+    return false;
+  }
+
+  // conditioned_ of remainder_, of sum zero where the mean rate is prescribed; returns their product.
+  double condition(double total) {
+    double shift = 0, product = 0;
+    if (control_.galvanostatic) {
+      for (index i = 0; i < n_; ++i) shift += preconditioner_[i] * remainder_[i];
+      shift /= total;
+    }
+    for (index i = 0; i < n_; ++i) {
+      conditioned_[i] = preconditioner_[i] * (remainder_[i] - shift);
+      product += conditioned_[i] * remainder_[i];
+    }
+    return product;
+  }
+
+  // (diagonal_ + G + E) x.
+  void apply(const std::vector<double>& x, std::vector<double>& out) const {
+    for (index i = 0; i < n_; ++i) {
+      double sum = diagonal_[i] * x[i];
+      for (index e = particle_.indptr.data[i]; e < particle_.indptr.data[i + 1]; ++e) {
+        sum += particle_.values.data[e] * x[particle_.indices.data[e]];
+      }
+      out[i] = sum;
+    }
+    if (particle_.coherency.rank == 0) return;
+    std::vector<double> amplitude(particle_.coherency.rank);
+    particle_.coherency.project<1>(x.data(), amplitude.data());
+    particle_.coherency.spread<1>(amplitude.data(), out.data());
   }
 
   // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There
@@ -177,38 +260,21 @@ class Integrator {
     return straight;
   }
 
-  // Newton's method at time t with a factor as old as convergence allows; the state ends in state_.
+  // Newton's method at time t; the state ends in state_.
   bool attempt(double t) {
     make_step(t);
     new_time_ = t;
-    bool fresh = false;
-    if (!have_factor_ || std::abs(step_.lead / factored_lead_ - 1) > stale_lead) have_factor_ = false;
-    for (int tries = 0; tries < 2; ++tries) {
-      for (index i = 0; i < n_; ++i) {
-        state_[i] = towards(past(1)[i], predicted_[i]);
-      }
-      double before = 0;
-      for (int iteration = 0; iteration < newton_limit; ++iteration) {
-        if (!evaluate_rates(state_.data(), t)) break;
-        if (!have_factor_) {
-          if (!refactor()) return false;
-          fresh = true;
-        }
-        correct();
-        const double size = norm(change_);
-        const double contraction = iteration > 0 ? size / before : 0.1;
-        if (!std::isfinite(size) || contraction > 2) break;
-        const bool inside = move_inside();
-        const double left = size * std::min(contraction / std::max(1 - contraction, 0.1), 1.0);
-        if (inside && (left < newton_share * tolerance_ || size < newton_floor)) {
-          slow_ = contraction > slow_convergence;
-          return true;
-        }
-        before = size;
-        if (contraction > slow_convergence) have_factor_ = false;  // the next iteration has one of its own
-      }
-      if (fresh) return false;
-      have_factor_ = false;
+    for (index i = 0; i < n_; ++i) state_[i] = towards(past(1)[i], predicted_[i]);
+    double before = 0;
+    for (int iteration = 0; iteration < newton_limit; ++iteration) {
+      if (!evaluate_rates(state_.data(), t) || !correct()) return false;
+      const double size = norm(change_);
+      const double contraction = iteration > 0 ? size / before : 0.1;
+      if (!std::isfinite(size) || contraction > 2) return false;
+      const bool straight = move_inside();
+      const double left = size * std::min(contraction / std::max(1 - contraction, 0.1), 1.0);
+      if (straight && (left < newton_share * tolerance_ || size < newton_floor)) return true;
+      before = size;
     }
     return false;
   }
@@ -219,23 +285,21 @@ class Integrator {
     return std::sqrt(sum / static_cast<double>(n_));
   }
 
-  void accept() {
+  // False when the step matrix at the new state is singular.
+  bool accept() {
     if (out_.derivatives) {
-      evaluate_rates(state_.data(), new_time_);
-      refactor();
       step_.factor = StepMatrix(n_, particle_.bandwidth, particle_.coherency.rank);
-      step_.factor.copy_from(factor_);
+      if (!evaluate_rates(state_.data(), new_time_) || !refactor(step_.factor)) return false;
       step_.shift = shift_, step_.shift_sum = shift_sum_, step_.history = history_scale_;
       step_.rate_over_p.resize(n_);
       for (index i = 0; i < n_; ++i) step_.rate_over_p[i] = rates_.rate[i] / rates_.p[i];
-    } else if (slow_) {
-      have_factor_ = false;
     }
     out_.time.push_back(new_time_);
     out_.states.insert(out_.states.end(), state_.begin(), state_.end());
     out_.potential.push_back(rates_.potential);
     out_.steps.push_back(std::move(step_));
     ++steps_at_order_;
+    return true;
   }
 
   // RMS local error over the tolerance of order m at the last step: lead * product of the distances to the last m
@@ -286,12 +350,11 @@ class Integrator {
   Trajectory& out_;
   const index n_;
   Rates rates_;
-  StepMatrix factor_;
+  std::vector<double> diagonal_, preconditioner_, gradient_diagonal_, remainder_, conditioned_, direction_, image_;
   std::vector<double> history_scale_, shift_, history_, predicted_, state_, change_, initial_rate_;
   Step step_;
-  double shift_sum_ = 0, factored_lead_ = 0, reach_ = 0, new_time_ = 0;
+  double shift_sum_ = 0, reach_ = 0, new_time_ = 0;
   int order_ = 1, steps_at_order_ = 0, rejected_in_a_row_ = 0;
-  bool have_factor_ = false, slow_ = false;
 };
 
 // The polynomial of the step just made, at time t.
