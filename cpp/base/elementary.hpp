@@ -1,6 +1,6 @@
 // exp and log of several values side by side, to two units in the last place, by the textbook reductions (Cody & Waite
-// 1980): x = n ln 2 + r and 2^n e^r; x = 2^n m and n ln 2 + 2 artanh((m - 1) / (m + 1)). No special values: arguments of
-// exp are held to +-700, those of log must be normal and positive.
+// 1980): x = n ln 2 + r and 2^n e^r; x = 2^n m and n ln 2 + 2 artanh((m - 1) / (m + 1)). No special values: arguments
+// of exp are held to +-700, those of log must be normal and positive.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ inline lanes<double, w> exp_lanes(lanes<double, w> x) {
   const Real n = shifted - magic;
   const Real r = (x - n * 0x1.62e42fee00000p-1) - n * 1.90821492927058770002e-10;
   Real sum = Real{} + 1.0 / 6227020800.0;
-  for (const double factorial : {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0,
-                                 2.0, 1.0, 1.0}) {
+  for (const double factorial :
+       {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0}) {
     sum = sum * r + 1 / factorial;
   }
   const Integer exponent = ((Integer)shifted + 1023) << 52;

@@ -69,19 +69,11 @@ Place place_of(View<const double, 1> knots, double t) {
   return {i - 1, i, (t - knots.data[i - 1]) / (knots.data[i] - knots.data[i - 1])};
 }
 
-// edge(t) + E c.
-void external_potential(const Particle& particle, double t, const double* c, std::vector<double>& out) {
-  const index n = particle.n_cells();
-  std::fill(out.begin(), out.end(), 0.0);
-  if (particle.edge_time.shape[0] > 0) {
-    const Place now = place_of(particle.edge_time, t);
-    const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
-    for (index i = 0; i < n; ++i) out[i] = (1 - now.share) * before[i] + now.share * after[i];
-  }
-  if (particle.coherency.rank == 0) return;
-  std::vector<double> amplitude(particle.coherency.rank);
-  particle.coherency.project<1>(c, amplitude.data());
-  particle.coherency.spread<1>(amplitude.data(), out.data());
+void add_edge(const Particle& particle, double t, std::vector<double>& out) {
+  if (particle.edge_time.shape[0] == 0) return;
+  const Place now = place_of(particle.edge_time, t);
+  const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += (1 - now.share) * before[i] + now.share * after[i];
 }
 
 }  // namespace
@@ -93,14 +85,8 @@ bool evaluate(const Particle& particle, const Laws& laws, const Control& control
   for (index i = 0; i < n; ++i) {
     if (!(c[i] > 0 && c[i] < 1)) return false;
   }
-  external_potential(particle, t, c, out.external);
-  for (index i = 0; i < n; ++i) {
-    double gradient = 0;
-    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
-      gradient += particle.values.data[e] * c[particle.indices.data[e]];
-    }
-    out.external[i] += gradient;
-  }
+  particle.coupling->apply<1>(c, out.coupled.data());
+  add_edge(particle, t, out.coupled);
   double forward_sum = 0, backward_sum = 0;
   for (index first = 0; first < n; first += block) {
     const index count = std::min(block, n - first);
@@ -108,8 +94,8 @@ bool evaluate(const Particle& particle, const Laws& laws, const Control& control
     double forward[block], backward[block];
     for (index i = 0; i < block; ++i) {
       own[i] = i < count ? c[first + i] : 0.5;
-      others[i] = i < count ? out.external[first + i] : 0;
-      log_k[i] = i < count ? laws.log_k.data[particle.pixel.data[first + i]] : 0;
+      others[i] = i < count ? out.coupled[first + i] : 0;
+      log_k[i] = i < count ? laws.log_k.data[particle.coupling->pixel[first + i]] : 0;
     }
     sum_series(laws.mu, own, mu, mu_slope);
     sum_series(laws.log_j0, own, log_j0, log_j0_slope);
@@ -143,17 +129,12 @@ bool evaluate(const Particle& particle, const Laws& laws, const Control& control
   return std::isfinite(out.potential);
 }
 
-void assemble(const Particle& particle, const Rates& rates, double step, BandMatrix& out) {
-  const index n = particle.n_cells();
-  std::fill_n(out.lower.data(), out.lower.size(), 0.0);
-  for (index i = 0; i < n; ++i) {
-    double* column = out.column(i);
-    column[0] += (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
-    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
-      const index other = particle.indices.data[e];
-      if (other >= i) column[other - i] += particle.values.data[e];
-    }
+std::vector<double> step_diagonal(const Rates& rates, double step) {
+  std::vector<double> diagonal(rates.rate.size());
+  for (std::size_t i = 0; i < diagonal.size(); ++i) {
+    diagonal[i] = (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
   }
+  return diagonal;
 }
 
 void legendre(double c, index count, double* value) {

@@ -15,24 +15,20 @@
 // an implicit step along one known vector; where the potential is, it does not change.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "base/views.hpp"
-#include "kinetics/low_rank.hpp"
+#include "kinetics/coupling.hpp"
 
 namespace chemomech::kinetics {
 
 struct Particle {
-  View<const std::int32_t, 1> pixel;  // (n_cells,), pixel of each cell
-  // G in CSR form: (n_cells + 1,), (n_entries,), (n_entries,)
-  View<const std::int32_t, 1> indptr, indices;
-  View<const double, 1> values;
+  std::shared_ptr<const Coupling> coupling;
   View<const double, 1> edge_time;  // (n_knots,), h; none where no composition is held
   View<const double, 2> edge;       // (n_knots, n_cells), kT, linear between knots, constant beyond
-  LowRank coherency;                // E = V V^T, kT
-  index n_pixels = 0, bandwidth = 0;
 
-  index n_cells() const { return pixel.shape[0]; }
+  index n_cells() const { return coupling->n_cells(); }
 };
 
 struct Laws {
@@ -51,19 +47,19 @@ struct Control {
 // What of a state the implicit step needs, cell by cell.
 struct Rates {
   std::vector<double> rate, p, s, curvature;  // curvature: the diagonal of K without those of G and E
-  std::vector<double> external;               // edge(t) + E c
+  std::vector<double> coupled;                // G c + E c + edge(t)
   double potential = 0;
 
-  explicit Rates(index n) : rate(n), p(n), s(n), curvature(n), external(n) {}
+  explicit Rates(index n) : rate(n), p(n), s(n), curvature(n), coupled(n) {}
 };
 
 // False when a composition is not inside (0, 1) or the rates overflow.
 bool evaluate(const Particle& particle, const Laws& laws, const Control& control, double t, const double* c,
               Rates& out);
 
-// The symmetric matrix diag((1 - step rate s) / (step p) + curvature) + G, to which E is still to be added: the implicit
-// step (1 - step d rate/dc) x = b at fixed potential is that matrix times x = b / (step p).
-void assemble(const Particle& particle, const Rates& rates, double step, BandMatrix& out);
+// diag((1 - step rate s) / (step p) + curvature) of the symmetric matrix that, with G + E, makes the implicit step
+// (1 - step d rate/dc) x = b at fixed potential: it times x is b / (step p).
+std::vector<double> step_diagonal(const Rates& rates, double step);
 
 // Legendre polynomials L_0..L_{count - 1} at 2c - 1.
 void legendre(double c, index count, double* value);

@@ -352,8 +352,6 @@ class Trajectory:
     @property
     def n_evaluations(self) -> int: ...
     @property
-    def n_factorisations(self) -> int: ...
-    @property
     def n_rejected(self) -> int: ...
     @property
     def orders(self) -> NDArray[np.int32]:
@@ -370,15 +368,19 @@ class Trajectory:
     def frames(self) -> NDArray[np.float64]:
         """(n_frames, n_pixels), pixel means; fewer frames than asked for where the steps became too small."""
     def sensitivities(
-        self, log_k_basis: NDArray[np.float64], initial_basis: NDArray[np.float64], threads: bool = True
+        self,
+        log_k_basis: NDArray[np.float64],
+        initial_basis: NDArray[np.float64],
+        tolerance: float = 1e-4,
+        threads: bool = True,
     ) -> NDArray[np.float64]:
         """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
 
-        With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
+        The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
         and initial_basis (n_cells, b). With `threads` they share the columns.
         """
     def adjoint(
-        self, weights: NDArray[np.float64]
+        self, weights: NDArray[np.float64], tolerance: float = 1e-12
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Gradients of sum(weights * frames), weights (n_frames, n_pixels).
 

@@ -54,7 +54,7 @@ _PIECE_DECREASE = 2e-2
 #: RMS error of the composition that a time step may make: far below the noise of a pixel.
 _TOLERANCE = 1e-4
 #: Parameters that make the reaction harder to follow than this are no candidates.
-_MOST_STEPS = 5000
+_MOST_STEPS = 2000
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
