@@ -420,10 +420,11 @@ def solve_arrow(arrows: Sequence[Arrow], damping: float, fixed: bool) -> tuple[F
         damped = arrow.gram_ll + damping * np.diag(np.diag(arrow.gram_ll))
         factor = linalg.cho_factor(damped, lower=True)
         towards_g, towards_r = linalg.cho_solve(factor, arrow.gram_gl.T), linalg.cho_solve(factor, arrow.gradient_l)
-        schur += arrow.gram_gg + damping * np.diag(np.diag(arrow.gram_gg)) - arrow.gram_gl @ towards_g
+        schur += arrow.gram_gg - arrow.gram_gl @ towards_g
         right += arrow.gradient_g - arrow.gram_gl @ towards_r
         eliminated.append((towards_g, towards_r))
-    shared = np.zeros(n) if fixed else -linalg.solve(schur, right, assume_a="pos")
+    damped_schur = schur + damping * np.diag(np.diag(schur))
+    shared = np.zeros(n) if fixed else -linalg.solve(damped_schur, right, assume_a="pos")
     return shared, [-towards_r - towards_g @ shared for towards_g, towards_r in eliminated], schur
 
 
