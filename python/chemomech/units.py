@@ -4,6 +4,8 @@ from chemomech.errors import InputError
 
 #: nm^2: densities are per nm^2 inside and per um^2 at the edge.
 SQUARE_UM = 1e6
+#: 1 eV = 0.1602176634 aJ, and 1 aJ / nm^3 = 1 GPa.
+AJ_AN_EV = 0.1602176634
 
 _SCALE: dict[str, dict[str, float]] = {
     "length": {"nm": 1.0, "angstrom": 0.1, "pm": 1e-3, "um": 1e3},

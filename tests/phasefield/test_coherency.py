@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import scipy.sparse.linalg
 from scipy.integrate import solve_ivp
 
 from chemomech.mechanics.stiffness import OLIVINE, plane_stress

@@ -376,8 +376,9 @@ class Trajectory:
     ) -> NDArray[np.float64]:
         """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
 
-        The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
-        and initial_basis (n_cells, b). With `threads` they share the columns.
+        The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
+        mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With
+        `threads` they share the columns.
         """
     def adjoint(
         self, weights: NDArray[np.float64], tolerance: float = 1e-12

@@ -236,7 +236,9 @@ def react(
     stiffness, scale = mesh.stiffness, gradient_nm2 / mesh.cell_nm**2
     edge_time, edge_mu = np.zeros(0), np.zeros((0, mesh.n_cells))
     if (edge is None) != (mesh.edge is None):
-        raise InputError("compositions are held at the edge by a mesh with held_edge and an edge to react, or by neither")
+        raise InputError(
+            "compositions are held at the edge by a mesh with held_edge and an edge to react, or by neither"
+        )
     if edge is not None and mesh.edge is not None:
         require_shape(edge.composition, "edge.composition", (len(edge.time_h), len(log_k)))
         edge_time, edge_mu = edge.time_h, scale * (mesh.edge @ edge.composition.T).T
