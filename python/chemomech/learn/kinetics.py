@@ -10,12 +10,16 @@ with the unknowns of `reaction_model`, found by the Gauss-Newton method of `arro
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
+from chemomech.errors import InputError
 from chemomech.learn.arrow import CONVERGED, Minimum, deviation, minimise
+from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
+from chemomech.learn.posterior import PosteriorSamples, sample_posterior
 from chemomech.learn.reaction_model import ParticleModel, Problem, build_models, joined, law_basis, starting_parameters
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
@@ -35,8 +39,25 @@ _SEARCH_DECREASE = 3e-4
 _SUSPICIOUS_MISFIT = 1.1
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
 NORMAL_99 = 2.5758293035489004
+#: Fewer cannot be drawn anew.
+_LEAST_PARTICLES = 3
 #: Where the laws are reported; the ends are too close to 0 and 1 to be seen through the noise.
 COMPOSITION = np.linspace(0.05, 0.95, 37)
+
+
+@dataclass(frozen=True)
+class KineticsSettings:
+    """What may be chosen.
+
+    Attributes
+    ----------
+    rho_2 : regularisation of ln k: "evidence" (under which the maps found are most likely), "k-fold" (validation over
+        half-cycles and the one-standard-error rule) or a number.
+    posterior_samples : draws of each of two chains of Hamiltonian Monte Carlo; hours for many pixels, hence 0.
+    """
+
+    rho_2: Literal["evidence", "k-fold"] | float = "evidence"
+    posterior_samples: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +85,10 @@ class KineticsResult:
     composition : (n,) at which the following are given.
     mu_kT, mu_half_width : (n,) mu_h less its mean, and the half-width of its point-wise 99 % band.
     log_j0, log_j0_half_width : (n,) ln of j0 in 1/h, and the half-width of its point-wise 99 % band.
+    mu_bootstrap, log_j0_bootstrap : (n,) half-widths of 99 % bands from drawing particles anew, mean ln k held; None
+        with fewer than three particles.
+    cross_validation : errors of half-cycles left out; None unless rho_2 was chosen by them.
+    posterior : samples; None unless asked for.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
     reason, iterations : why the search ended, and after how many steps.
@@ -77,6 +102,10 @@ class KineticsResult:
     mu_half_width: Float
     log_j0: Float
     log_j0_half_width: Float
+    mu_bootstrap: Float | None
+    log_j0_bootstrap: Float | None
+    cross_validation: CrossValidation | None
+    posterior: PosteriorSamples | None
     rmse: float
     noise: float
     rho: float
@@ -86,7 +115,7 @@ class KineticsResult:
     warnings: list[str]
 
 
-def learn_kinetics(video: ReactionVideo) -> KineticsResult:
+def learn_kinetics(video: ReactionVideo, settings: KineticsSettings | None = None) -> KineticsResult:
     """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
 
     The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, ln k and the initial fields
@@ -102,10 +131,10 @@ def learn_kinetics(video: ReactionVideo) -> KineticsResult:
     """
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
-        return _learn(video)
+        return _learn(video, settings or KineticsSettings())
 
 
-def _learn(video: ReactionVideo) -> KineticsResult:
+def _learn(video: ReactionVideo, settings: KineticsSettings) -> KineticsResult:
     basis = law_basis(video.binodal, video.alpha)
 
     def problem(models: Sequence[ParticleModel], rho: float) -> Problem:
@@ -122,11 +151,20 @@ def _learn(video: ReactionVideo) -> KineticsResult:
     whole = problem(build_models(video), _START_RHO)
     found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what="whole films, laws held")
     found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films")
-    rho = most_likely_rho(whole, found)
+    validation = None
+    if settings.rho_2 == "k-fold":
+        validation = cross_validate(whole, found)
+        if validation is None:
+            raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
+        rho = validation.chosen
+    else:
+        rho = most_likely_rho(whole, found) if settings.rho_2 == "evidence" else float(settings.rho_2)
     if abs(np.log(rho / whole.rho)) > _SETTLED_RHO:
         whole = replace(whole, rho=rho)
-        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="settled rho_2")
-    return _result(video, whole, found)
+        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="chosen rho_2")
+    draws = settings.posterior_samples
+    posterior = sample_posterior(whole, found, draws=draws) if draws else None
+    return _result(video, whole, found, validation, posterior)
 
 
 def most_likely_rho(problem: Problem, found: Minimum) -> float:
@@ -147,7 +185,13 @@ def most_likely_rho(problem: Problem, found: Minimum) -> float:
     return float(np.clip(problem.noise**2 * max(determined, 1.0) / square, *_RHO_RANGE))
 
 
-def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsResult:
+def _result(
+    video: ReactionVideo,
+    problem: Problem,
+    found: Minimum,
+    validation: CrossValidation | None,
+    posterior: PosteriorSamples | None,
+) -> KineticsResult:
     basis, parameters = problem.basis, found.parameters
     log_k = [
         model.log_k_modes @ model.split(local)[0] for model, local in zip(problem.models, parameters.local, strict=True)
@@ -176,6 +220,11 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsR
         along = np.zeros(sum(model.sizes))
         along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) * area / total
         along_local.append(along)
+    mu_bootstrap = log_j0_bootstrap = None
+    if len(problem.models) >= _LEAST_PARTICLES:
+        drawn = bootstrap(found)
+        mu_bootstrap = NORMAL_99 * (drawn @ basis.mu_design(c).T).std(axis=0)
+        log_j0_bootstrap = NORMAL_99 * (drawn @ basis.log_j0_design(c).T).std(axis=0)
     return KineticsResult(
         law=law,
         composition=c,
@@ -183,6 +232,10 @@ def _result(video: ReactionVideo, problem: Problem, found: Minimum) -> KineticsR
         mu_half_width=widening * deviation(found, basis.mu_design(c), [np.zeros_like(a) for a in along_local]),
         log_j0=np.log(law.exchange_current(c)),
         log_j0_half_width=widening * deviation(found, basis.log_j0_design(c), along_local),
+        mu_bootstrap=mu_bootstrap,
+        log_j0_bootstrap=log_j0_bootstrap,
+        cross_validation=validation,
+        posterior=posterior,
         rmse=rmse,
         noise=video.noise,
         rho=problem.rho,
