@@ -7,8 +7,9 @@ import pytest
 from scipy import linalg
 
 from chemomech.io.video import read_video
-from chemomech.learn.arrow import Minimum, Parameters, solve_arrow
+from chemomech.learn.arrow import Arrow, Minimum, Parameters, minimise, solve_arrow
 from chemomech.learn.kinetics import learn_kinetics, most_likely_rho
+from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
     Problem,
@@ -17,6 +18,9 @@ from chemomech.learn.reaction_model import (
     smoothest_rate,
     starting_parameters,
 )
+from chemomech.mechanics.stiffness import OLIVINE
+from chemomech.observe.video import Coherency
+from chemomech.phasefield.coherency import OLIVINE_MISFIT
 from videos import BINODAL, LAW, write_video
 
 
@@ -119,6 +123,63 @@ def test_gradient_is_that_of_the_objective(problem):
         return problem.objective(Parameters(start.shared + h * shared, moved))
 
     assert (at(0.05) - at(-0.05)) / 0.1 == pytest.approx(slope, rel=0.05)
+
+
+def test_gradients_with_stress_and_held_edges(video):
+    """Both ways agree there as well; the mean is still the one prescribed."""
+    source = Coherency(OLIVINE_MISFIT, OLIVINE, 0.0567)
+    stressed = replace(video, boundary="dirichlet_data", coherency=source)
+    models = build_models(stressed, coarse=True)
+    problem = Problem(models, law_basis(video.binodal, 0.5), video.gradient_nm2, video.noise, 0.02, [[True, True]] * 2)
+    start = starting_parameters(problem)
+    value, arrows = problem.system(start)
+    _, turned = problem.turned(start, arrows)
+    assert value != pytest.approx(problem_without(problem).objective(start), rel=1e-3)
+    for one, other in zip(arrows, turned, strict=True):
+        difference = np.linalg.norm(other.gradient_l - one.gradient_l)
+        assert difference < 5e-3 * np.linalg.norm(one.gradient_l)
+    film = models[0].films[0]
+    mean = problem.frames(0, 0, start).mean(axis=1)
+    change = film.rate.change(film.half_cycle.time_h[0], film.half_cycle.time_h)
+    np.testing.assert_allclose(mean - mean[0], change, atol=1e-6)
+
+
+def problem_without(problem):
+    return replace(problem, models=[replace(model, coherency=None) for model in problem.models])
+
+
+def test_bootstrap_of_equal_particles_is_nothing(problem):
+    """At a minimum shared by all particles no draw moves it; with slopes that cancel only in the sum, draws do."""
+    arrows = [
+        Arrow(np.eye(2), np.zeros((2, 3)), np.eye(3), sign * np.array([1.0, 0.0]), np.zeros(3)) for sign in (1, -1)
+    ]
+    found = Minimum(Parameters(np.zeros(2), (np.zeros(3),) * 2), 0.0, "", 0, arrows, 2 * np.eye(2))
+    drawn = bootstrap(found)
+    # Two draws of +-1 over the sum of two unit matrices: 0, +1 or -1, of variance 1/2.
+    assert drawn[:, 0].std() == pytest.approx(np.sqrt(0.5), rel=0.1)
+    assert np.abs(drawn[:, 1]).max() == 0
+    still = [replace(arrow, gradient_g=np.zeros(2)) for arrow in arrows]
+    assert np.abs(bootstrap(replace(found, arrows=still))).max() == 0
+
+
+def test_one_standard_error_rule():
+    """The strongest regularisation whose error is within one standard error of the best one's."""
+    found = CrossValidation(
+        np.array([0.01, 0.1, 1.0, 10.0]), np.array([1.2, 1.0, 1.04, 1.3]), np.array([0.1, 0.0, 0.05, 0.05]), np.ones(4)
+    )
+    assert found.chosen == 1.0
+
+
+def test_validation_prefers_some_regularisation(video, problem):
+    """k maps of 60 pixels from one noisy half-cycle: nearly free ones foresee the other one worse than held ones."""
+    coarse = replace(problem, models=build_models(video, coarse=True))
+    start = starting_parameters(coarse)
+    held = np.zeros(coarse.n_shared, dtype=bool)
+    found = minimise(coarse, start, free=held, least_decrease=0.05)
+    validation = cross_validate(coarse, found, rhos=(1e-4, 0.03))
+    assert validation.error.shape == (2,)
+    assert validation.error[1] < validation.error[0]
+    assert validation.training[1] > validation.training[0]
 
 
 def test_adjoint_gradients_are_those_of_the_sensitivities(problem):
