@@ -141,13 +141,13 @@ def _learn(video: ReactionVideo, settings: KineticsSettings) -> KineticsResult:
         every = [[True] * len(model.films) for model in models]
         return Problem(models, basis, video.gradient_nm2, video.noise, rho, every)
 
-    # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h would explain: they are
-    # asked for j0 and k alone, and cells of half a pixel will do.
-    none, j0_only = np.zeros(basis.size, dtype=bool), np.arange(basis.size) >= basis.mu_modes.shape[1]
+    # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h explains: of what they say,
+    # ln j0 and ln k are kept, and mu_h is that of the regular solution again.
+    none, n_mu = np.zeros(basis.size, dtype=bool), basis.mu_modes.shape[1]
     pieces = problem(build_models(video, pieces=True, coarse=True), _START_RHO)
-    start = starting_parameters(pieces)
-    rough = minimise(pieces, start, free=j0_only, least_decrease=_PIECE_DECREASE, what="pieces of films")
+    rough = minimise(pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films")
     start = joined(pieces, problem(build_models(video, coarse=True), _START_RHO), rough.parameters)
+    start = replace(start, shared=np.concatenate([np.zeros(n_mu), start.shared[n_mu:]]))
     whole = problem(build_models(video), _START_RHO)
     found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what="whole films, laws held")
     found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films")

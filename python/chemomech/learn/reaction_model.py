@@ -33,13 +33,18 @@ _LOG_K_LENGTH_PX, _LOG_K_KEEP = 1.0, 0.95
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
+#: Largest |ln(c / (1 - c))| of an initial field: beyond it 1 - c is lost to rounding.
+_PUREST = 12.0
 #: Where the mean composition of a first frame may lie: its noise can carry it to the ends.
 _START_RANGE = (0.005, 0.995)
 #: Frames of the pieces that the search for a starting point fits one by one.
 _PIECE = 3
-_PIECE_KEEP = 0.9
+#: Domains that have formed, in ln(c / (1 - c)): standard deviation, correlation length (pixels), variance kept.
+_DOMAIN_DEVIATION, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP = 3.0, 2.0, 0.95
 #: Standard deviation, of logit c in a cell, to which the initial field of a film follows that of its first piece.
 _JOIN_ERROR = 0.3
+#: Compositions of a first guess: noise and smoothing know no ends.
+_GUESS_RANGE = (0.03, 0.97)
 #: RMS error of the composition that a time step may make: far below the noise of a pixel.
 _TOLERANCE = 1e-4
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
@@ -66,6 +71,7 @@ class Film:
     rate : mean rate.
     initial_logit : mean of logit c0.
     edge : compositions held at the edge; None without flux.
+    initial_guess : (n_pixels,) most probable composition behind the first frame alone.
     initial_modes : (n_cells, m); c0 = expit(initial_logit + initial_modes @ z), z standard normal.
     """
 
@@ -74,10 +80,11 @@ class Film:
     edge: HeldEdge | None
     initial_logit: float
     initial_modes: Float
+    initial_guess: Float
 
     def initial(self, z: Float) -> Float:
         """Initial composition (n_cells,)."""
-        return np.asarray(expit(self.initial_logit + self.initial_modes @ z))
+        return np.asarray(expit(np.clip(self.initial_logit + self.initial_modes @ z, -_PUREST, _PUREST)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,8 +210,8 @@ def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = F
 
     With `pieces` every few frames of a half-cycle are a film of their own; `coarse` cells are half a pixel.
 
-    The size and correlation length of the initial fields are common to all first frames. Pieces, which start anywhere,
-    have their own.
+    The size and correlation length of the initial fields are common to all first frames; later pieces start from
+    domains.
     """
     refinement = _COARSE if coarse else None
     held = video.boundary == "dirichlet_data"
@@ -213,29 +220,37 @@ def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = F
         for each in video.particles.values()
     ]
     spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
-    halves = [
-        [piece for half in each.half_cycles for piece in (_cut(half) if pieces else [half])]
-        for each in video.particles.values()
+    pairs = [
+        (half, spectrum)
+        for each, spectrum in zip(video.particles.values(), spectra, strict=True)
+        for half in each.half_cycles
     ]
-    pairs = [(half, each) for own, each in zip(halves, spectra, strict=True) for half in own]
-    common = most_likely_field([half.li_fraction[0] for half, _ in pairs], [each for _, each in pairs], video.noise)
+    deviation, length = most_likely_field(
+        [half.li_fraction[0] for half, _ in pairs], [spectrum for _, spectrum in pairs], video.noise
+    )
     models = []
-    for particle, mesh, own, spectrum in zip(video.particles.values(), meshes, halves, spectra, strict=True):
+    for particle, mesh, spectrum in zip(video.particles.values(), meshes, spectra, strict=True):
         position = mesh.pixel_position_px
         error = video.noise / np.sqrt(len(position))
         films = []
-        for half in own:
-            deviation, length = most_likely_field([half.li_fraction[0]], [spectrum], video.noise) if pieces else common
-            start, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
-            start = float(np.clip(start, *_START_RANGE))
-            modes = field_modes(position, length, _PIECE_KEEP if pieces else _INITIAL_KEEP).at(mesh.position_px)
-            columns = np.column_stack(
-                [np.full(mesh.n_cells, _INITIAL_OFFSET), deviation / (start * (1 - start)) * modes]
-            )
-            edge = None
-            if held:
-                edge = HeldEdge(half.time_h, np.array([smoothed(c, spectrum, video.noise) for c in half.li_fraction]))
-            films.append(Film(half, rate, edge, float(logit(start)), columns))
+        first_modes = field_modes(position, length, _INITIAL_KEEP).at(mesh.position_px)
+        later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
+        offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
+        for half in particle.half_cycles:
+            mean, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
+            for part in _cut(half) if pieces else [half]:
+                begin = part.time_h[0]
+                start = float(np.clip(mean + rate.change(half.time_h[0], np.array([begin]))[0], *_START_RANGE))
+                if later_modes is None or begin == half.time_h[0]:
+                    columns = np.column_stack([offset, deviation / (start * (1 - start)) * first_modes])
+                else:
+                    columns = np.column_stack([offset, _DOMAIN_DEVIATION * later_modes])
+                edge = None
+                if held:
+                    composition = np.array([smoothed(c, spectrum, video.noise) for c in part.li_fraction])
+                    edge = HeldEdge(part.time_h, composition)
+                guess = smoothed(part.li_fraction[0], spectrum, video.noise)
+                films.append(Film(part, rate, edge, float(logit(start)), columns, guess))
         log_k_modes = field_modes(position, _LOG_K_LENGTH_PX, _LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
@@ -435,19 +450,22 @@ def _initial_fields(problem: Problem, log_k_from: Sequence[Float]) -> tuple[Floa
     """Local parameters: Z from those given, z from the first frames."""
     local = []
     for model, given in zip(problem.models, log_k_from, strict=True):
-        initial = [_initial_from_first_frame(film, model, problem.noise) for film in model.films]
+        initial = [_initial_from_first_frame(film, model) for film in model.films]
         local.append(np.concatenate([given[: model.sizes[0]], *initial]))
     return tuple(local)
 
 
-def _initial_from_first_frame(film: Film, model: ParticleModel, noise: float) -> Float:
-    """Most probable z given the first frame alone, linearised about the mean."""
-    mean = expit(film.initial_logit)
-    average = np.zeros((len(model.log_k_modes), film.initial_modes.shape[1]))
-    np.add.at(average, model.mesh.pixel, film.initial_modes / model.mesh.refinement**2)
-    design = mean * (1 - mean) * average / noise
-    misfit = (film.half_cycle.li_fraction[0] - mean) / noise
-    return np.asarray(np.linalg.solve(np.eye(design.shape[1]) + design.T @ design, design.T @ misfit))
+def _initial_from_first_frame(film: Film, model: ParticleModel) -> Float:
+    """z that makes about the field of the first frame alone."""
+    field = logit(np.clip(film.initial_guess, *_GUESS_RANGE))[model.mesh.pixel]
+    return _closest(film, field)
+
+
+def _closest(film: Film, field: Float) -> Float:
+    """Most probable z given logit c0 (n_cells,) with an error of its own."""
+    modes = film.initial_modes / _JOIN_ERROR
+    system = np.eye(modes.shape[1]) + modes.T @ modes
+    return np.asarray(linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos"))
 
 
 def joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameters:
@@ -464,8 +482,6 @@ def joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameter
                 and piece.half_cycle.name == film.half_cycle.name
             )
             field = cut.films[first].initial_logit + cut.films[first].initial_modes @ parts[1 + first]
-            modes = film.initial_modes / _JOIN_ERROR
-            system = np.eye(modes.shape[1]) + modes.T @ modes
-            joined.append(linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos"))
+            joined.append(_closest(film, field))
         local.append(np.concatenate(joined))
     return Parameters(parameters.shared, tuple(local))
