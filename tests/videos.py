@@ -25,8 +25,11 @@ def film(mask, log_k, rate_per_h, seed, noise, n_frames=6, law=LAW):
     return time_h, frames + noise * random.standard_normal(frames.shape)
 
 
-def write_video(path, shapes, noise, spread=0.4, seed=0):
-    """A reaction-video/1 file of elliptical particles, each a discharge and a charge; returns ln k of each."""
+def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None):
+    """A reaction-video/1 file of elliptical particles; returns ln k of each.
+
+    Each has a discharge and a charge, the last ones no charge where there are fewer `half_cycles`.
+    """
     random = np.random.default_rng(seed)
     truth = {}
     with h5py.File(path, "w") as file:
@@ -43,7 +46,8 @@ def write_video(path, shapes, noise, spread=0.4, seed=0):
             group.attrs["pixel_size_nm"] = 50.0
             group["mask"] = mask
             truth[f"P{i + 1}"] = log_k
-            for k, (mode, rate) in enumerate((("discharge", 1.6), ("charge", -1.1))):
+            both = half_cycles is None or i < half_cycles - len(shapes)
+            for k, (mode, rate) in enumerate((("discharge", 1.6), ("charge", -1.1))[: 1 + both]):
                 time_h, frames = film(mask, log_k, rate, 10 * i + k, noise)
                 half = group.create_group(f"half_cycles/{k}")
                 half.attrs["mode"] = mode

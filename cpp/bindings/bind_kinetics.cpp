@@ -8,38 +8,50 @@ using kinetics::Trajectory;
 
 Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::array& indptr, const py::array& indices,
                               const py::array& values, const py::array& mu, const py::array& log_j0,
-                              const py::array& log_k, double alpha, const py::array& rate_time, const py::array& rate,
-                              const py::array& initial, const py::array& frame_time, double tolerance, index most_steps,
-                              bool derivatives) {
-  kinetics::Particle particle;
-  particle.pixel = view<const std::int32_t>(pixel, "pixel", std::array{any});
-  const index n = particle.pixel.shape[0];
-  particle.indptr = view<const std::int32_t>(indptr, "indptr", std::array{n + 1});
-  particle.indices = view<const std::int32_t>(indices, "indices", std::array{any});
-  const index n_entries = particle.indices.shape[0];
-  particle.values = view<const double>(values, "values", std::array{n_entries});
-  particle.n_pixels = n_pixels;
-  require_range(particle.pixel, n_pixels, "pixel");
-  require_range(particle.indices, n, "indices");
-  if (particle.indptr.data[0] != 0 || particle.indptr.data[n] != n_entries ||
-      !std::is_sorted(particle.indptr.data, particle.indptr.data + n + 1)) {
+                              const py::array& log_k, double alpha, const py::array& control_time,
+                              const py::array& control, bool galvanostatic, const py::array& edge_time,
+                              const py::array& edge, const py::array& coherency, const py::array& initial,
+                              const py::array& frame_time, double tolerance, index most_steps, bool derivatives) {
+  const auto pixels = view<const std::int32_t>(pixel, "pixel", std::array{any});
+  const index n = pixels.shape[0];
+  const auto starts = view<const std::int32_t>(indptr, "indptr", std::array{n + 1});
+  const auto columns = view<const std::int32_t>(indices, "indices", std::array{any});
+  const index n_entries = columns.shape[0];
+  const auto entries = view<const double>(values, "values", std::array{n_entries});
+  const auto rows = view<const double>(coherency, "coherency", std::array{n_pixels, any});
+  require_range(pixels, n_pixels, "pixel");
+  require_range(columns, n, "indices");
+  if (starts.data[0] != 0 || starts.data[n] != n_entries || !std::is_sorted(starts.data, starts.data + n + 1)) {
     throw py::value_error("indptr must rise from 0 to the number of indices");
   }
+  const auto coupling = std::make_shared<kinetics::Coupling>();
+  coupling->pixel.assign(pixels.data, pixels.data + n);
+  coupling->indptr.assign(starts.data, starts.data + n + 1);
+  coupling->indices.assign(columns.data, columns.data + n_entries);
+  coupling->values.assign(entries.data, entries.data + n_entries);
+  coupling->rows.assign(rows.data, rows.data + rows.size());
+  coupling->n_pixels = n_pixels, coupling->rank = rows.shape[1];
+  coupling->diagonal.assign(n, 0.0);
   for (index i = 0; i < n; ++i) {
-    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
-      particle.bandwidth = std::max<index>(particle.bandwidth, std::abs(particle.indices.data[e] - i));
+    for (index e = starts.data[i]; e < starts.data[i + 1]; ++e) {
+      if (columns.data[e] == i) coupling->diagonal[i] += entries.data[e];
     }
   }
+  kinetics::Particle particle;
+  particle.coupling = coupling;
   const kinetics::Laws laws{view<const double>(mu, "mu", std::array{any}),
                             view<const double>(log_j0, "log_j0", std::array{any}),
                             view<const double>(log_k, "log_k", std::array{n_pixels}), alpha};
-  const auto knots = view<const double>(rate_time, "rate_time", std::array{any});
-  const kinetics::MeanRate mean_rate{knots, view<const double>(rate, "rate", std::array{knots.shape[0]})};
+  const auto knots = view<const double>(control_time, "control_time", std::array{any});
+  const kinetics::Control prescribed{knots, view<const double>(control, "control", std::array{knots.shape[0]}),
+                                     galvanostatic};
+  particle.edge_time = view<const double>(edge_time, "edge_time", std::array{any});
+  particle.edge = view<const double>(edge, "edge", std::array{particle.edge_time.shape[0], n});
   const auto start = view<const double>(initial, "initial", std::array{n});
   const auto times = view<const double>(frame_time, "frame_time", std::array{any});
   if (n == 0 || knots.shape[0] == 0 || times.shape[0] == 0) throw py::value_error("nothing to integrate");
   py::gil_scoped_release nogil;
-  return kinetics::integrate(particle, laws, mean_rate, start.data, times, tolerance, most_steps, derivatives);
+  return kinetics::integrate(particle, laws, prescribed, start.data, times, tolerance, most_steps, derivatives);
 }
 
 py::array frames_of(const Trajectory& trajectory) {
@@ -53,8 +65,12 @@ void require_derivatives(const Trajectory& trajectory) {
   if (!trajectory.derivatives) throw py::value_error("the trajectory was integrated without derivatives");
 }
 
+void require_solved(bool solved) {
+  if (!solved) throw py::value_error("the derivatives of a step cannot be solved for: its matrix is not positive");
+}
+
 py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,
-                        bool threads) {
+                        double tolerance, bool threads) {
   require_derivatives(trajectory);
   const auto log_k = view<const double>(log_k_basis, "log_k_basis", std::array{trajectory.n_pixels, any});
   const auto initial = view<const double>(initial_basis, "initial_basis", std::array{trajectory.n_cells, any});
@@ -62,14 +78,16 @@ py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_bas
   const index n_frames = static_cast<index>(trajectory.frames.size());
   auto out = new_array<double>(n_frames, trajectory.n_pixels, n_columns);
   const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
+  bool solved;
   {
     py::gil_scoped_release nogil;
-    kinetics::sensitivities(trajectory, log_k, initial, threads, out_view);
+    solved = kinetics::sensitivities(trajectory, log_k, initial, tolerance, threads, out_view);
   }
+  require_solved(solved);
   return out;
 }
 
-py::tuple adjoint(const Trajectory& trajectory, const py::array& weights) {
+py::tuple adjoint(const Trajectory& trajectory, const py::array& weights, double tolerance) {
   require_derivatives(trajectory);
   const index n_frames = static_cast<index>(trajectory.frames.size());
   const auto given = view<const double>(weights, "weights", std::array{n_frames, trajectory.n_pixels});
@@ -78,10 +96,12 @@ py::tuple adjoint(const Trajectory& trajectory, const py::array& weights) {
   const auto whole = [](py::array& array, const char* name) { return view<double>(array, name, std::array{any}); };
   const kinetics::Gradient out{whole(mu, "mu"), whole(log_j0, "log_j0"), whole(log_k, "log_k"),
                                whole(initial, "initial")};
+  bool solved;
   {
     py::gil_scoped_release nogil;
-    kinetics::adjoint(trajectory, given, out);
+    solved = kinetics::adjoint(trajectory, given, tolerance, out);
   }
+  require_solved(solved);
   return py::make_tuple(mu, log_j0, log_k, initial);
 }
 
@@ -91,7 +111,8 @@ void bind_kinetics(py::module_& m) {
   using py::arg;
   m.def("integrate_reaction", &integrate_reaction, arg("pixel").noconvert(), arg("n_pixels"), arg("indptr").noconvert(),
         arg("indices").noconvert(), arg("values").noconvert(), arg("mu").noconvert(), arg("log_j0").noconvert(),
-        arg("log_k").noconvert(), arg("alpha"), arg("rate_time").noconvert(), arg("rate").noconvert(),
+        arg("log_k").noconvert(), arg("alpha"), arg("control_time").noconvert(), arg("control").noconvert(),
+        arg("galvanostatic"), arg("edge_time").noconvert(), arg("edge").noconvert(), arg("coherency").noconvert(),
         arg("initial").noconvert(), arg("frame_time").noconvert(), arg("tolerance"), arg("most_steps"),
         arg("derivatives"));
   const auto borrowed = [](const std::vector<double>& values, const std::vector<index>& shape, py::handle owner) {
@@ -100,7 +121,6 @@ void bind_kinetics(py::module_& m) {
   py::class_<Trajectory>(m, "Trajectory")
       .def_property_readonly("n_steps", [](const Trajectory& t) { return t.steps.size(); })
       .def_property_readonly("n_evaluations", [](const Trajectory& t) { return t.n_evaluations; })
-      .def_property_readonly("n_factorisations", [](const Trajectory& t) { return t.n_factorisations; })
       .def_property_readonly("n_rejected", [](const Trajectory& t) { return t.n_rejected; })
       .def_property_readonly("orders",
                              [](const Trajectory& t) {
@@ -125,8 +145,8 @@ void bind_kinetics(py::module_& m) {
                              })
       .def("frames", &frames_of)
       .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(),
-           arg("threads") = true)
-      .def("adjoint", &adjoint, arg("weights").noconvert());
+           arg("tolerance") = 1e-4, arg("threads") = true)
+      .def("adjoint", &adjoint, arg("weights").noconvert(), arg("tolerance") = 1e-12);
 }
 
 }  // namespace chemomech

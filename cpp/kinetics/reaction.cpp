@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/elementary.hpp"
+
 namespace chemomech::kinetics {
 namespace {
 
@@ -10,25 +12,28 @@ constexpr double newton_tolerance = 1e-14;
 constexpr double longest_newton_step = 2;  // kT: exponentials are linear over no more
 constexpr int newton_limit = 200;
 
-struct Series {
-  double value = 0, slope = 0;
-};
+constexpr int width = 8;
+constexpr index block = 64;  // cells at a time, so that compilers make vectors of the loops over them
 
-// A Legendre series at 2c - 1 and its derivative with respect to c.
-Series sum_series(View<const double, 1> coefficients, double c) {
-  const double x = 2 * c - 1;
-  double before = 0, now = 1, slope_before = 0, slope_now = 0;
-  Series sum;
-  for (index n = 0; n < coefficients.shape[0]; ++n) {
-    sum.value += coefficients.data[n] * now;
-    sum.slope += coefficients.data[n] * slope_now;
-    const double up = static_cast<double>(2 * n + 1), down = static_cast<double>(n), over = 1.0 / (down + 1);
-    const double next = (up * x * now - down * before) * over;
-    const double slope_next = slope_before + 2 * up * now;
-    before = now, now = next;
-    slope_before = slope_now, slope_now = slope_next;
+// Legendre series at 2c - 1 and their derivatives with respect to c.
+void sum_series(View<const double, 1> coefficients, const double* c, double* value, double* slope) {
+  double before[block], now[block], slope_before[block], slope_now[block];
+  for (index i = 0; i < block; ++i) {
+    value[i] = slope[i] = before[i] = slope_before[i] = slope_now[i] = 0;
+    now[i] = 1;
   }
-  return sum;
+  for (index n = 0; n < coefficients.shape[0]; ++n) {
+    const double coefficient = coefficients.data[n];
+    const double up = static_cast<double>(2 * n + 1), down = static_cast<double>(n), over = 1.0 / (down + 1);
+    for (index i = 0; i < block; ++i) {
+      value[i] += coefficient * now[i];
+      slope[i] += coefficient * slope_now[i];
+      const double next = (up * (2 * c[i] - 1) * now[i] - down * before[i]) * over;
+      const double slope_next = slope_before[i] + 2 * up * now[i];
+      before[i] = now[i], now[i] = next;
+      slope_before[i] = slope_now[i], slope_now[i] = slope_next;
+    }
+  }
 }
 
 // The potential at which A exp(-alpha phi) - B exp((1 - alpha) phi) = total.
@@ -49,45 +54,72 @@ double potential_of(double a, double b, double total, double alpha) {
   return phi;
 }
 
-}  // namespace
+// Between which knots a time lies: (1 - share) of `before` and share of `after`.
+struct Place {
+  index before = 0, after = 0;
+  double share = 0;
+};
 
-double MeanRate::at(double t) const {
-  const double* end = time.data + time.shape[0];
-  const double* after = std::upper_bound(time.data, end, t);
-  if (after == time.data) return rate.data[0];
-  if (after == end) return rate.data[time.shape[0] - 1];
-  const index i = after - time.data;
-  const double share = (t - time.data[i - 1]) / (time.data[i] - time.data[i - 1]);
-  return rate.data[i - 1] + share * (rate.data[i] - rate.data[i - 1]);
+Place place_of(View<const double, 1> knots, double t) {
+  const double* end = knots.data + knots.shape[0];
+  const double* next = std::upper_bound(knots.data, end, t);
+  if (next == knots.data) return {};
+  if (next == end) return {knots.shape[0] - 1, knots.shape[0] - 1, 0};
+  const index i = next - knots.data;
+  return {i - 1, i, (t - knots.data[i - 1]) / (knots.data[i] - knots.data[i - 1])};
 }
 
-bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, const double* c, Rates& out) {
+void add_edge(const Particle& particle, double t, std::vector<double>& out) {
+  if (particle.edge_time.shape[0] == 0) return;
+  const Place now = place_of(particle.edge_time, t);
+  const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += (1 - now.share) * before[i] + now.share * after[i];
+}
+
+}  // namespace
+
+bool evaluate(const Particle& particle, const Laws& laws, const Control& control, double t, const double* c,
+              Rates& out) {
   const index n = particle.n_cells();
   const double alpha = laws.alpha;
-  double forward_sum = 0, backward_sum = 0;
   for (index i = 0; i < n; ++i) {
     if (!(c[i] > 0 && c[i] < 1)) return false;
-    double gradient = 0;
-    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
-      gradient += particle.values.data[e] * c[particle.indices.data[e]];
+  }
+  particle.coupling->apply<1>(c, out.coupled.data());
+  add_edge(particle, t, out.coupled);
+  double forward_sum = 0, backward_sum = 0;
+  for (index first = 0; first < n; first += block) {
+    const index count = std::min(block, n - first);
+    double own[block], others[block], log_k[block], mu[block], mu_slope[block], log_j0[block], log_j0_slope[block];
+    double forward[block], backward[block];
+    for (index i = 0; i < block; ++i) {
+      own[i] = i < count ? c[first + i] : 0.5;
+      others[i] = i < count ? out.coupled[first + i] : 0;
+      log_k[i] = i < count ? laws.log_k.data[particle.coupling->pixel[first + i]] : 0;
     }
-    const Series mu = sum_series(laws.mu, c[i]), log_j0 = sum_series(laws.log_j0, c[i]);
-    const double total_mu = std::log(c[i] / (1 - c[i])) + mu.value + gradient;
-    const double prefactor = std::exp(log_j0.value + laws.log_k.data[particle.pixel.data[i]]);
-    double forward, backward;
-    if (alpha == 0.5) {
-      const double half = std::exp(0.5 * total_mu);
-      forward = prefactor / half, backward = prefactor * half;
-    } else {
-      forward = prefactor * std::exp(-alpha * total_mu), backward = prefactor * std::exp((1 - alpha) * total_mu);
+    sum_series(laws.mu, own, mu, mu_slope);
+    sum_series(laws.log_j0, own, log_j0, log_j0_slope);
+    for (index i = 0; i < block; i += width) {
+      const auto ratio = load<width>(own + i) / (1 - load<width>(own + i));
+      const auto total = log_lanes<width>(ratio) + load<width>(mu + i) + load<width>(others + i);
+      const auto log_w = load<width>(log_j0 + i) + load<width>(log_k + i);
+      store(forward + i, exp_lanes<width>(log_w - alpha * total));
+      store(backward + i, exp_lanes<width>(log_w + (1 - alpha) * total));
     }
-    out.rate[i] = forward, out.p[i] = backward;
-    out.s[i] = log_j0.slope;
-    out.curvature[i] = 1 / (c[i] * (1 - c[i])) + mu.slope;
-    forward_sum += forward, backward_sum += backward;
+    for (index i = 0; i < count; ++i) {
+      out.rate[first + i] = forward[i], out.p[first + i] = backward[i];
+      out.s[first + i] = log_j0_slope[i];
+      out.curvature[first + i] = 1 / (own[i] * (1 - own[i])) + mu_slope[i];
+      forward_sum += forward[i], backward_sum += backward[i];
+    }
   }
   if (!std::isfinite(forward_sum) || !std::isfinite(backward_sum)) return false;
-  out.potential = potential_of(forward_sum, backward_sum, mean_rate * static_cast<double>(n), alpha);
+  const Place now = place_of(control.time, t);
+  const double prescribed =
+      (1 - now.share) * control.value.data[now.before] + now.share * control.value.data[now.after];
+  out.potential = control.galvanostatic
+                      ? potential_of(forward_sum, backward_sum, prescribed * static_cast<double>(n), alpha)
+                      : prescribed;
   const double down = std::exp(-alpha * out.potential), up = std::exp((1 - alpha) * out.potential);
   for (index i = 0; i < n; ++i) {
     const double forward = out.rate[i] * down, backward = out.p[i] * up;
@@ -97,17 +129,12 @@ bool evaluate(const Particle& particle, const Laws& laws, double mean_rate, cons
   return std::isfinite(out.potential);
 }
 
-void assemble(const Particle& particle, const Rates& rates, double step, BandMatrix& out) {
-  const index n = particle.n_cells();
-  std::fill_n(out.lower.data(), out.lower.size(), 0.0);
-  for (index i = 0; i < n; ++i) {
-    double* column = out.column(i);
-    column[0] += (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
-    for (index e = particle.indptr.data[i]; e < particle.indptr.data[i + 1]; ++e) {
-      const index other = particle.indices.data[e];
-      if (other >= i) column[other - i] += particle.values.data[e];
-    }
+std::vector<double> step_diagonal(const Rates& rates, double step) {
+  std::vector<double> diagonal(rates.rate.size());
+  for (std::size_t i = 0; i < diagonal.size(); ++i) {
+    diagonal[i] = (1 - step * rates.rate[i] * rates.s[i]) / (step * rates.p[i]) + rates.curvature[i];
   }
+  return diagonal;
 }
 
 void legendre(double c, index count, double* value) {

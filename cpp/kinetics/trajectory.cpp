@@ -2,18 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-
-#include "base/threads.hpp"
 
 namespace chemomech::kinetics {
 namespace {
 
-constexpr int newton_limit = 8;
-constexpr double newton_share = 0.01;     // of the tolerance on the local error
-constexpr double newton_floor = 1e-14;    // of c, what rounding lets a correction reach
-constexpr double stale_lead = 0.3;        // relative change of the leading coefficient that asks for a new factor
-constexpr double slow_convergence = 0.3;  // so does a contraction slower than this
+constexpr int newton_limit = 10;
+constexpr double newton_share = 0.01;   // of the tolerance on the local error
+constexpr double newton_floor = 1e-14;  // of c, what rounding lets a correction reach
+constexpr double newton_inexactness = 0.02;
+constexpr double straight_change = 0.1, longest_change = 3;  // of ln(c / (1 - c)) in an iteration
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
 constexpr double shortest_step = 1e-9;  // of the duration
@@ -32,21 +29,20 @@ double towards(double from, double to) {
 
 class Integrator {
  public:
-  Integrator(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, double tolerance, Trajectory& out)
+  Integrator(const Particle& particle, const Laws& laws, const Control& control, double tolerance, Trajectory& out)
       : particle_(particle),
         laws_(laws),
-        mean_rate_(mean_rate),
+        control_(control),
         tolerance_(tolerance),
         out_(out),
         n_(particle.n_cells()),
         rates_(n_),
-        factor_(n_, particle.bandwidth),
-        history_scale_(n_),
-        shift_(n_),
         history_(n_),
         predicted_(n_),
         state_(n_),
-        change_(n_) {}
+        change_(n_),
+        right_side_(n_),
+        work_(n_, 1) {}
 
   // To `end` from the single state in the trajectory, calling back after every step.
   template <class AfterStep>
@@ -63,7 +59,6 @@ class Integrator {
       double error = 0;
       if (!attempt(h >= left ? end : now + h)) {
         h *= newton_shrinkage;
-        have_factor_ = false;
         ++out_.n_rejected;
         continue;
       }
@@ -84,7 +79,7 @@ class Integrator {
  private:
   bool evaluate_rates(const double* c, double t) {
     ++out_.n_evaluations;
-    return evaluate(particle_, laws_, mean_rate_.at(t), c, rates_);
+    return evaluate(particle_, laws_, control_, t, c, rates_);
   }
 
   const double* past(int j) const { return out_.state(static_cast<index>(out_.time.size()) - j); }  // 1 is the last
@@ -113,89 +108,71 @@ class Integrator {
     if (out_.time.size() == 1) {  // nothing to extrapolate from but the rate
       const double h = t - past_time(1);
       reach_ = h;
+      step_.extrapolation[0] = 1;
       for (index i = 0; i < n_; ++i) predicted_[i] = past(1)[i] + h * initial_rate_[i];
       return;
     }
     reach_ = t - past_time(k + 1);
+    step_.n_extrapolated = k + 1;
     std::fill(predicted_.begin(), predicted_.end(), 0.0);
     for (int j = 1; j <= k + 1; ++j) {
       double weight = 1;
       for (int m = 1; m <= k + 1; ++m) {
         if (m != j) weight *= (t - past_time(m)) / (past_time(j) - past_time(m));
       }
+      step_.extrapolation[j - 1] = weight;
       for (index i = 0; i < n_; ++i) predicted_[i] += weight * past(j)[i];
     }
   }
 
-  bool refactor() {
-    ++out_.n_factorisations;
-    assemble(particle_, rates_, step_.lead, factor_);
-    have_factor_ = factorise(factor_);
-    if (!have_factor_) return false;
-    factored_lead_ = step_.lead;
-    for (index i = 0; i < n_; ++i) history_scale_[i] = 1 / (step_.lead * rates_.p[i]);
-    std::fill(shift_.begin(), shift_.end(), 1.0);
-    solve(factor_, shift_.data());
-    shift_sum_ = std::accumulate(shift_.begin(), shift_.end(), 0.0);
-    return std::isfinite(shift_sum_) && shift_sum_ != 0;
-  }
-
-  // change_ = -(1 - lead df/dy)^-1 residual; its sum is exactly minus that of the residual, which is what the
-  // prescribed rate asks for.
-  void correct() {
-    double wanted = 0;
+  // change_ = -(1 - lead df/dy)^-1 residual. Where the mean rate is prescribed its sum is exactly minus that of the
+  // residual, which is what the rate asks for.
+  bool correct() {
+    const StepMatrix matrix(step_diagonal(rates_, step_.lead), *particle_.coupling, control_.galvanostatic);
+    double wanted = 0, constant = 0;
     for (index i = 0; i < n_; ++i) {
       const double residual = state_[i] - history_[i] - step_.lead * rates_.rate[i];
       wanted -= residual;
-      change_[i] = -residual * history_scale_[i];
+      right_side_[i] = -residual / (step_.lead * rates_.p[i]);
     }
-    solve(factor_, change_.data());
-    const double excess = (std::accumulate(change_.begin(), change_.end(), 0.0) - wanted) / shift_sum_;
-    for (index i = 0; i < n_; ++i) change_[i] -= excess * shift_[i];
+    const double guess = control_.galvanostatic ? wanted / matrix.inverse_sum : 0;
+    for (index i = 0; i < n_; ++i) change_[i] = guess * matrix.inverse[i];
+    return solve<1>(matrix, *particle_.coupling, right_side_.data(), newton_inexactness, true, change_.data(),
+                    &constant, work_);
   }
 
-  // state_ + change_, no further than `towards` allows; false where that held it back.
+  // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There
+  // ln(c / (1 - c)) changes as Newton's method says: close to 0 and 1 the equations are linear in that, not in c.
   bool move_inside() {
-    bool inside = true;
+    bool straight = true;
     for (index i = 0; i < n_; ++i) {
-      const double wanted = state_[i] + change_[i];
-      state_[i] = towards(state_[i], wanted);
-      inside = inside && state_[i] == wanted;
+      const double c = state_[i], relative = change_[i] / (c * (1 - c));
+      if (std::abs(relative) < straight_change) {
+        state_[i] = c + change_[i];
+      } else {
+        const double odds = c / (1 - c) * std::exp(std::clamp(relative, -longest_change, longest_change));
+        state_[i] = odds / (1 + odds);
+        straight = false;
+      }
     }
-    return inside;
+    return straight;
   }
 
-  // Newton's method at time t with a factor as old as convergence allows; the state ends in state_.
+  // Newton's method at time t; the state ends in state_.
   bool attempt(double t) {
     make_step(t);
     new_time_ = t;
-    bool fresh = false;
-    if (!have_factor_ || std::abs(step_.lead / factored_lead_ - 1) > stale_lead) have_factor_ = false;
-    for (int tries = 0; tries < 2; ++tries) {
-      for (index i = 0; i < n_; ++i) {
-        state_[i] = towards(past(1)[i], predicted_[i]);
-      }
-      double before = 0;
-      for (int iteration = 0; iteration < newton_limit; ++iteration) {
-        if (!evaluate_rates(state_.data(), t)) break;
-        if (!have_factor_) {
-          if (!refactor()) return false;
-          fresh = true;
-        }
-        correct();
-        const double size = norm(change_);
-        const double contraction = iteration > 0 ? size / before : 0.1;
-        if (!std::isfinite(size) || contraction > 2) break;
-        const bool inside = move_inside();
-        const double left = size * std::min(contraction / std::max(1 - contraction, 0.1), 1.0);
-        if (inside && (left < newton_share * tolerance_ || size < newton_floor)) {
-          slow_ = contraction > slow_convergence;
-          return true;
-        }
-        before = size;
-      }
-      if (fresh) return false;
-      have_factor_ = false;
+    for (index i = 0; i < n_; ++i) state_[i] = towards(past(1)[i], predicted_[i]);
+    double before = 0;
+    for (int iteration = 0; iteration < newton_limit; ++iteration) {
+      if (!evaluate_rates(state_.data(), t) || !correct()) return false;
+      const double size = norm(change_);
+      const double contraction = iteration > 0 ? size / before : 0.1;
+      if (!std::isfinite(size) || contraction > 2) return false;
+      const bool straight = move_inside();
+      const double left = size * std::min(contraction / std::max(1 - contraction, 0.1), 1.0);
+      if (straight && (left < newton_share * tolerance_ || size < newton_floor)) return true;
+      before = size;
     }
     return false;
   }
@@ -209,14 +186,12 @@ class Integrator {
   void accept() {
     if (out_.derivatives) {
       evaluate_rates(state_.data(), new_time_);
-      refactor();
-      step_.factor = BandMatrix(n_, particle_.bandwidth);
-      std::copy_n(factor_.lower.data(), factor_.lower.size(), step_.factor.lower.data());
-      step_.shift = shift_, step_.shift_sum = shift_sum_, step_.history = history_scale_;
-      step_.rate_over_p.resize(n_);
-      for (index i = 0; i < n_; ++i) step_.rate_over_p[i] = rates_.rate[i] / rates_.p[i];
-    } else if (slow_) {
-      have_factor_ = false;
+      step_.matrix = StepMatrix(step_diagonal(rates_, step_.lead), *particle_.coupling, control_.galvanostatic);
+      step_.history.resize(n_), step_.rate_over_p.resize(n_);
+      for (index i = 0; i < n_; ++i) {
+        step_.history[i] = 1 / (step_.lead * rates_.p[i]);
+        step_.rate_over_p[i] = rates_.rate[i] / rates_.p[i];
+      }
     }
     out_.time.push_back(new_time_);
     out_.states.insert(out_.states.end(), state_.begin(), state_.end());
@@ -268,17 +243,16 @@ class Integrator {
 
   const Particle& particle_;
   const Laws& laws_;
-  const MeanRate& mean_rate_;
+  const Control& control_;
   const double tolerance_;
   Trajectory& out_;
   const index n_;
   Rates rates_;
-  BandMatrix factor_;
-  std::vector<double> history_scale_, shift_, history_, predicted_, state_, change_, initial_rate_;
+  std::vector<double> history_, predicted_, state_, change_, right_side_, initial_rate_;
+  Workspace work_;
   Step step_;
-  double shift_sum_ = 0, factored_lead_ = 0, reach_ = 0, new_time_ = 0;
+  double reach_ = 0, new_time_ = 0;
   int order_ = 1, steps_at_order_ = 0, rejected_in_a_row_ = 0;
-  bool have_factor_ = false, slow_ = false;
 };
 
 // The polynomial of the step just made, at time t.
@@ -297,135 +271,26 @@ Frame interpolate(const Trajectory& trajectory, double t) {
   return frame;
 }
 
-constexpr int width = lanes_a_chunk;
-
-// One chunk of columns [first, first + width) through the whole half-cycle.
-class SensitivityChunk {
- public:
-  SensitivityChunk(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
-                   index first, View<double, 3> out)
-      : trajectory_(trajectory), out_(out), n_(trajectory.n_cells), first_(first) {
-    n_columns_ = std::min<index>(width, out.shape[2] - first);
-    for (auto& state : ring_) state = Buffer<double>(n_ * width);
-    const index n_laws = trajectory.n_mu + trajectory.n_log_j0, n_k = log_k_basis.shape[1];
-    log_k_.assign(trajectory.n_pixels * width, 0.0);
-    std::fill_n(ring_[0].data(), n_ * width, 0.0);
-    for (index l = 0; l < n_columns_; ++l) {
-      const index column = first + l;
-      if (column < n_laws) {
-        law_columns_.push_back(l);
-      } else if (column < n_laws + n_k) {
-        for (index i = 0; i < trajectory.n_pixels; ++i) log_k_[i * width + l] = *log_k_basis.at(i, column - n_laws);
-      } else {
-        for (index i = 0; i < n_; ++i) ring_[0][i * width + l] = *initial_basis.at(i, column - n_laws - n_k);
-      }
-    }
-  }
-
-  void run() {
-    write_frames(0);
-    for (index step = 0; step < static_cast<index>(trajectory_.steps.size()); ++step) {
-      advance(step);
-      write_frames(step + 1);
-    }
-  }
-
- private:
-  double* state(index i) { return ring_[i % ring_size].data(); }
-
-  void advance(index number) {
-    const Step& step = trajectory_.steps[number];
-    double* next = state(number + 1);
-    double total[width] = {};
-    const double* old[highest_order];
-    for (int j = 0; j < step.order; ++j) old[j] = state(number - j);
-    for (index i = 0; i < n_; ++i) {
-      double row[width];
-      for (int l = 0; l < width; ++l) row[l] = step.weight[0] * old[0][i * width + l];
-      for (int j = 1; j < step.order; ++j) {
-        for (int l = 0; l < width; ++l) row[l] += step.weight[j] * old[j][i * width + l];
-      }
-      const double* source = log_k_.data() + trajectory_.pixel[i] * width;
-      const double scale = step.history[i], over = step.rate_over_p[i];
-      for (int l = 0; l < width; ++l) {
-        total[l] += row[l];
-        next[i * width + l] = scale * row[l] + over * source[l];
-      }
-    }
-    if (!law_columns_.empty()) add_laws(number, step, next);
-    solve_lanes(step.factor, next);
-    double excess[width] = {};
-    for (index i = 0; i < n_; ++i) {
-      for (int l = 0; l < width; ++l) excess[l] += next[i * width + l];
-    }
-    for (int l = 0; l < width; ++l) excess[l] = (excess[l] - total[l]) / step.shift_sum;
-    for (index i = 0; i < n_; ++i) {
-      for (int l = 0; l < width; ++l) next[i * width + l] -= excess[l] * step.shift[i];
-    }
-  }
-
-  void add_laws(index number, const Step& step, double* next) {
-    const double* c = trajectory_.state(number + 1);
-    const index n_mu = trajectory_.n_mu;
-    std::vector<double> polynomial(std::max(n_mu, trajectory_.n_log_j0));
-    for (index i = 0; i < n_; ++i) {
-      legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
-      for (const index l : law_columns_) {
-        const index column = first_ + l;
-        next[i * width + l] += column < n_mu ? -polynomial[column] : step.rate_over_p[i] * polynomial[column - n_mu];
-      }
-    }
-  }
-
-  void write_frames(index newest) {
-    for (; next_frame_ < static_cast<index>(trajectory_.frames.size()); ++next_frame_) {
-      const Frame& frame = trajectory_.frames[next_frame_];
-      if (frame.newest != newest) return;
-      std::vector<double> mean(trajectory_.n_pixels * width, 0.0);
-      for (int j = 0; j < frame.count; ++j) {
-        const double* from = state(newest - j);
-        for (index i = 0; i < n_; ++i) {
-          const double share = frame.weight[j] * trajectory_.pixel_share[i];
-          double* to = mean.data() + trajectory_.pixel[i] * width;
-          for (int l = 0; l < width; ++l) to[l] += share * from[i * width + l];
-        }
-      }
-      for (index i = 0; i < trajectory_.n_pixels; ++i) {
-        std::copy_n(mean.data() + i * width, n_columns_, out_.at(next_frame_, i) + first_);
-      }
-    }
-  }
-
-  static constexpr int ring_size = highest_order + 1;
-  const Trajectory& trajectory_;
-  View<double, 3> out_;
-  const index n_, first_;
-  index n_columns_ = 0, next_frame_ = 0;
-  std::array<Buffer<double>, ring_size> ring_;
-  std::vector<double> log_k_;
-  std::vector<index> law_columns_;
-};
-
 }  // namespace
 
-Trajectory integrate(const Particle& particle, const Laws& laws, const MeanRate& mean_rate, const double* initial,
+Trajectory integrate(const Particle& particle, const Laws& laws, const Control& control, const double* initial,
                      View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives) {
   Trajectory out;
-  out.n_cells = particle.n_cells(), out.n_pixels = particle.n_pixels;
+  out.coupling = particle.coupling;
+  out.n_cells = particle.n_cells(), out.n_pixels = particle.coupling->n_pixels;
   out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
   out.derivatives = derivatives;
-  out.pixel.assign(particle.pixel.data, particle.pixel.data + out.n_cells);
   std::vector<double> cells(out.n_pixels, 0.0);
-  for (const std::int32_t pixel : out.pixel) cells[pixel] += 1;
+  for (const std::int32_t pixel : out.coupling->pixel) cells[pixel] += 1;
   out.pixel_share.resize(out.n_cells);
-  for (index i = 0; i < out.n_cells; ++i) out.pixel_share[i] = 1 / cells[out.pixel[i]];
+  for (index i = 0; i < out.n_cells; ++i) out.pixel_share[i] = 1 / cells[out.coupling->pixel[i]];
   out.time.push_back(frame_time.data[0]);
   out.states.assign(initial, initial + out.n_cells);
   Frame first;
   first.weight[0] = 1;
   out.frames.push_back(first);
   const index n_frames = frame_time.shape[0];
-  Integrator(particle, laws, mean_rate, tolerance, out).run(frame_time.data[n_frames - 1], most_steps, [&] {
+  Integrator(particle, laws, control, tolerance, out).run(frame_time.data[n_frames - 1], most_steps, [&] {
     for (index next = static_cast<index>(out.frames.size());
          next < n_frames && frame_time.data[next] <= out.time.back(); ++next) {
       out.frames.push_back(interpolate(out, frame_time.data[next]));
@@ -441,61 +306,10 @@ void frames_of(const Trajectory& trajectory, View<double, 2> out) {
     for (int j = 0; j < frame.count; ++j) {
       const double* from = trajectory.state(frame.newest - j);
       for (index i = 0; i < trajectory.n_cells; ++i) {
-        *out.at(f, trajectory.pixel[i]) += frame.weight[j] * trajectory.pixel_share[i] * from[i];
+        *out.at(f, trajectory.coupling->pixel[i]) += frame.weight[j] * trajectory.pixel_share[i] * from[i];
       }
     }
   }
-}
-
-void sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
-                   bool threads, View<double, 3> out) {
-  const auto run = [&](index chunk) {
-    SensitivityChunk(trajectory, log_k_basis, initial_basis, chunk * width, out).run();
-  };
-  const index n_chunks = (out.shape[2] + width - 1) / width;
-  if (threads) {
-    for_tasks(n_chunks, run);
-  } else {
-    for (index chunk = 0; chunk < n_chunks; ++chunk) run(chunk);
-  }
-}
-
-void adjoint(const Trajectory& trajectory, View<const double, 2> weights, const Gradient& out) {
-  const index n = trajectory.n_cells, n_steps = static_cast<index>(trajectory.steps.size());
-  std::vector<double> bar((n_steps + 1) * n, 0.0), source(n);
-  std::vector<double> polynomial(std::max(trajectory.n_mu, trajectory.n_log_j0));
-  for (index f = 0; f < static_cast<index>(trajectory.frames.size()); ++f) {
-    const Frame& frame = trajectory.frames[f];
-    for (int j = 0; j < frame.count; ++j) {
-      double* to = bar.data() + (frame.newest - j) * n;
-      for (index i = 0; i < n; ++i) {
-        to[i] += frame.weight[j] * trajectory.pixel_share[i] * *weights.at(f, trajectory.pixel[i]);
-      }
-    }
-  }
-  for (const auto& gradient : {out.mu, out.log_j0, out.log_k}) std::fill_n(gradient.data, gradient.size(), 0.0);
-  for (index number = n_steps; number-- > 0;) {
-    const Step& step = trajectory.steps[number];
-    const double* own = bar.data() + (number + 1) * n;
-    const double* c = trajectory.state(number + 1);
-    double constant = 0;
-    for (index i = 0; i < n; ++i) constant += step.shift[i] * own[i];
-    constant /= step.shift_sum;
-    for (index i = 0; i < n; ++i) source[i] = own[i] - constant;
-    solve(step.factor, source.data());
-    for (index i = 0; i < n; ++i) {
-      legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
-      const double along_k = step.rate_over_p[i] * source[i];
-      for (index m = 0; m < trajectory.n_mu; ++m) out.mu.data[m] -= source[i] * polynomial[m];
-      for (index m = 0; m < trajectory.n_log_j0; ++m) out.log_j0.data[m] += along_k * polynomial[m];
-      out.log_k.data[trajectory.pixel[i]] += along_k;
-    }
-    for (int j = 0; j < step.order; ++j) {
-      double* to = bar.data() + (number - j) * n;
-      for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * source[i] + constant);
-    }
-  }
-  std::copy_n(bar.data(), n, out.initial.data);
 }
 
 }  // namespace chemomech::kinetics

@@ -42,6 +42,7 @@ def test_leaves_the_promised_files(video, tmp_path, capsys):
             maps.append(file[key][...])
     values = np.concatenate([each[np.isfinite(each)] for each in maps])
     assert values.mean() == pytest.approx(0, abs=1e-9)
+    assert sorted(path.name for path in (out / "videos").iterdir()) == ["P1.gif", "P2.gif"]
     page = (out / "report.html").read_text()
     assert "Exchange current" in page
     assert page.count("<img") >= 8
@@ -57,3 +58,23 @@ def test_bad_input_is_one_line(video, tmp_path, capsys):
     assert error.count("\n") == 1
     assert f"{path}: /particles/P2/half_cycles/1/time_s must increase" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("rho_2 = -1.0", "rho_2 must be"),
+        ('rho_2 = "best"', "rho_2 must be"),
+        ("rho = 0.1", "rho is not known; keys are rho_2, posterior_samples"),
+        ("posterior_samples = 1.5", "posterior_samples must be a whole number"),
+        ("rho_2 = ", "is not TOML"),
+    ],
+)
+def test_bad_settings_are_one_line(video, tmp_path, capsys, line, message):
+    config = tmp_path / "config.toml"
+    config.write_text(line)
+    code, error = call(capsys, "kinetics", video, "-o", tmp_path / "out", "--config", config)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert f"{config}" in error
+    assert message in error

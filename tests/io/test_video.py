@@ -144,7 +144,7 @@ def test_refuses_a_missing_attribute(path, key):
         read_video(path, skip_bad=True)
 
 
-@pytest.mark.parametrize(("key", "value"), [("mechanics", "on"), ("boundary", "dirichlet_data"), ("noise_sigma", 0.0)])
+@pytest.mark.parametrize(("key", "value"), [("mechanics", "perhaps"), ("boundary", "periodic"), ("noise_sigma", 0.0)])
 def test_refuses_what_the_model_lacks(path, key, value):
     with h5py.File(path, "a") as file:
         file.attrs[key] = value
@@ -158,3 +158,31 @@ def test_all_bad_is_an_error(path):
             del group["mask"]
     with pytest.raises(InputError, match="no particle can be used"):
         read_video(path, skip_bad=True)
+
+
+def test_stress_and_held_edges_are_read(path):
+    """Without a misfit of its own the file has that of LiFePO4; c_s kT is 0.0567 GPa."""
+    with h5py.File(path, "a") as file:
+        file.attrs.update(mechanics="on", boundary="dirichlet_data")
+    video = read_video(path)
+    assert video.boundary == "dirichlet_data"
+    assert video.coherency.energy_density_GPa == pytest.approx(0.0567, rel=2e-3)
+    np.testing.assert_allclose(video.coherency.misfit, [0.05, -0.02, 0])
+    with h5py.File(path, "a") as file:
+        file.attrs["misfit_strain"] = [0.03, 0.01, 0.0]
+    np.testing.assert_allclose(read_video(path).coherency.misfit, [0.03, 0.01, 0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("misfit_strain", [0.1, 0.2], "misfit_strain must hold 3 finite numbers"),
+        ("stiffness_GPa", -np.eye(6), "stiffness_GPa must be symmetric and positive definite"),
+    ],
+)
+def test_refuses_impossible_elasticity(path, key, value, message):
+    with h5py.File(path, "a") as file:
+        file.attrs.update(mechanics="on")
+        file.attrs[key] = value
+    with pytest.raises(InputError, match=message):
+        read_video(path)

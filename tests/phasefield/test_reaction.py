@@ -130,7 +130,7 @@ def perturbations(particle, seed=1):
 def along(trajectory, direction):
     """Derivative of the frames (n_t, n_pixels) along a direction."""
     mu, log_j0, log_k, initial = direction
-    columns = trajectory.sensitivities(log_k[:, None].copy(), initial[:, None].copy())
+    columns = trajectory.sensitivities(log_k[:, None].copy(), initial[:, None].copy(), tolerance=1e-11)
     return columns @ np.concatenate([mu, log_j0, [1.0, 1.0]])
 
 

@@ -361,8 +361,6 @@ class Trajectory:
     @property
     def n_evaluations(self) -> int: ...
     @property
-    def n_factorisations(self) -> int: ...
-    @property
     def n_rejected(self) -> int: ...
     @property
     def orders(self) -> NDArray[np.int32]:
@@ -379,15 +377,20 @@ class Trajectory:
     def frames(self) -> NDArray[np.float64]:
         """(n_frames, n_pixels), pixel means; fewer frames than asked for where the steps became too small."""
     def sensitivities(
-        self, log_k_basis: NDArray[np.float64], initial_basis: NDArray[np.float64], threads: bool = True
+        self,
+        log_k_basis: NDArray[np.float64],
+        initial_basis: NDArray[np.float64],
+        tolerance: float = 1e-4,
+        threads: bool = True,
     ) -> NDArray[np.float64]:
         """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
 
-        With respect to the coefficients of mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a)
-        and initial_basis (n_cells, b). With `threads` they share the columns.
+        The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
+        mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With
+        `threads` they share the columns.
         """
     def adjoint(
-        self, weights: NDArray[np.float64]
+        self, weights: NDArray[np.float64], tolerance: float = 1e-12
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Gradients of sum(weights * frames), weights (n_frames, n_pixels).
 
@@ -404,8 +407,12 @@ def integrate_reaction(
     log_j0: NDArray[np.float64],
     log_k: NDArray[np.float64],
     alpha: float,
-    rate_time: NDArray[np.float64],
-    rate: NDArray[np.float64],
+    control_time: NDArray[np.float64],
+    control: NDArray[np.float64],
+    galvanostatic: bool,
+    edge_time: NDArray[np.float64],
+    edge: NDArray[np.float64],
+    coherency: NDArray[np.float64],
     initial: NDArray[np.float64],
     frame_time: NDArray[np.float64],
     tolerance: float,
@@ -419,7 +426,9 @@ def integrate_reaction(
     pixel : (n_cells,), the pixel of each cell.
     indptr, indices, values : symmetric CSR matrix of -kappa laplacian / (c_s kT); its bandwidth sets the cost.
     mu, log_j0 : Legendre coefficients; log_k : (n_pixels,).
-    rate_time, rate : knots of the mean rate, h and 1/h.
+    control_time, control : knots of the mean rate (h and 1/h), or of the potential (kT) where not `galvanostatic`.
+    edge_time, edge : (n_knots,), (n_knots, n_cells) chemical potential from compositions held at the edge, kT.
+    coherency : (n_pixels, rank); cells of the same size couple through coherency coherency^T between pixels' sums.
     """
 
 class ConservationSystem:

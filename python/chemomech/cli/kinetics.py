@@ -12,26 +12,32 @@ log = logging.getLogger(__name__)
 def kinetics(
     video: Annotated[Path, typer.Argument(metavar="VIDEO.h5", help="Videos of particles, reaction-video/1.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for the results.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="TOML with rho_2 and posterior_samples.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out particles and half-cycles that cannot be used.")
     ] = False,
 ) -> None:
     """Learn reaction kinetics from videos of the lithium fraction.
 
-    Leaves result.json, result.h5 and report.html in OUT; those of an earlier run are replaced.
+    Leaves result.json, result.h5, report.html and videos/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
     from chemomech.io.files import output_folder
-    from chemomech.io.kinetics import write_result
+    from chemomech.io.kinetics import read_settings, write_result
     from chemomech.io.video import read_video
     from chemomech.learn.kinetics import learn_kinetics
     from chemomech.report.kinetics import write_report
+    from chemomech.report.kinetics_video import write_videos
 
     with output_folder(output) as folder:
+        settings = read_settings(config) if config else None
         films = read_video(video, skip_bad=skip_bad)
-        result = learn_kinetics(films)
+        result = learn_kinetics(films, settings)
         write_result(folder, result)
         write_report(folder, result, inputs=[video])
+        write_videos(folder, result)
     log.info(
         "RMSE %.4f at a noise of %.4f; rho_2 = %.3g; %s after %d steps",
         result.rmse,

@@ -1,13 +1,18 @@
 """Save learned kinetics: result.json for programs (schema chemomech-kinetics/1), result.h5 with maps and frames."""
 
 import json
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from chemomech.learn.kinetics import KineticsResult
+from chemomech.arrays import Float
+from chemomech.errors import InputError
+from chemomech.io.hdf5 import existing
+from chemomech.learn.kinetics import KineticsResult, KineticsSettings
 
 SCHEMA = "chemomech-kinetics/1"
 
@@ -47,10 +52,14 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "j0_ci99": np.exp(
             np.column_stack([log_j0 - result.log_j0_half_width, log_j0 + result.log_j0_half_width])
         ).tolist(),
+        "mu_h_bootstrap99_half_width": _list(result.mu_bootstrap),
+        "log_j0_bootstrap99_half_width": _list(result.log_j0_bootstrap),
         "rmse": result.rmse,
         "noise_sigma": result.noise,
         "legendre": {"mu_h_kT": result.law.mu.tolist(), "log_j0": result.law.log_j0.tolist()},
         "rho_2": result.rho,
+        "cross_validation": _validation(result),
+        "posterior": _posterior(result),
         "termination": {"reason": result.reason, "iterations": result.iterations},
         "particles": {
             name: {
@@ -64,3 +73,46 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         },
         "warnings": result.warnings,
     }
+
+
+def _list(values: Float | None) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]
+
+
+def _validation(result: KineticsResult) -> dict[str, Any] | None:
+    found = result.cross_validation
+    if found is None:
+        return None
+    return {key: _list(getattr(found, key)) for key in ("rho", "error", "standard_error", "training")}
+
+
+def _posterior(result: KineticsResult) -> dict[str, Any] | None:
+    found = result.posterior
+    if found is None:
+        return None
+    return {"r_hat": found.r_hat, "effective_samples": found.effective, "divergences": found.divergences}
+
+
+def read_settings(path: Path) -> KineticsSettings:
+    """Settings from a TOML file with the keys of `KineticsSettings`.
+
+    Raises
+    ------
+    InputError : not TOML, an unknown key, or a value that is not allowed.
+    """
+    try:
+        content = tomllib.loads(existing(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    known = [field.name for field in fields(KineticsSettings)]
+    unknown = [key for key in content if key not in known]
+    if unknown:
+        raise InputError(f"{path}: {unknown[0]} is not known; keys are {', '.join(known)}")
+    rho = content.get("rho_2", "evidence")
+    number = isinstance(rho, int | float) and not isinstance(rho, bool)
+    if not (0 < rho < float("inf") if number else rho in ("evidence", "k-fold")):
+        raise InputError(f'{path}: rho_2 must be "evidence", "k-fold" or a positive number, got {rho!r}')
+    samples = content.get("posterior_samples", 0)
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
+        raise InputError(f"{path}: posterior_samples must be a whole number, 0 or more, got {samples!r}")
+    return KineticsSettings(rho_2=rho, posterior_samples=samples)

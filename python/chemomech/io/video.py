@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
 import h5py
 import numpy as np
@@ -9,9 +10,22 @@ import numpy as np
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
 from chemomech.io.hdf5 import dataset, existing, number, open_hdf5, particle_groups, text
-from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo, check_mask, half_cycle
+from chemomech.mechanics.stiffness import OLIVINE, plane_stress
+from chemomech.observe.video import (
+    Boundary,
+    Coherency,
+    FilmedParticle,
+    HalfCycle,
+    ReactionVideo,
+    check_mask,
+    half_cycle,
+)
+from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
+from chemomech.units import EV_PER_AJ
 
 SCHEMA = "reaction-video/1"
+Mechanics = Literal["off", "on"]
+Choice = TypeVar("Choice", bound=str)
 
 
 def read_video(path: str | Path, *, skip_bad: bool = False) -> ReactionVideo:
@@ -37,8 +51,9 @@ def read_video(path: str | Path, *, skip_bad: bool = False) -> ReactionVideo:
         alpha = number(file, "alpha", path)
         if not 0 < alpha < 1:
             raise InputError(f"{path}: /: alpha must lie between 0 and 1, got {alpha:g}")
-        _only(file, "mechanics", "off", "coherency stress is not part of this model", path)
-        _only(file, "boundary", "no_flux", "compositions are not prescribed at the edge in this model", path)
+        mechanics = _one_of(file, "mechanics", get_args(Mechanics), path)
+        boundary = _one_of(file, "boundary", get_args(Boundary), path)
+        coherency = _coherency(file, density * kT_eV / EV_PER_AJ, path) if mechanics == "on" else None
         binodal = number(file, "binodal", path) if "binodal" in file.attrs else None
         if binodal is not None and not 0 < binodal < 0.5:
             raise InputError(f"{path}: /: binodal must lie between 0 and 0.5, got {binodal:g}")
@@ -52,7 +67,7 @@ def read_video(path: str | Path, *, skip_bad: bool = False) -> ReactionVideo:
                 skipped.append(str(error))
     if not particles:
         raise InputError(f"{path}: no particle can be used; first: {skipped[0]}")
-    return ReactionVideo(gradient_nm2, alpha, noise, "no_flux", binodal, particles, skipped)
+    return ReactionVideo(gradient_nm2, alpha, noise, boundary, coherency, binodal, particles, skipped)
 
 
 def _particle(name: str, group: h5py.Group, noise: float, path: Path, skipped: list[str] | None) -> FilmedParticle:
@@ -108,9 +123,31 @@ def _positive(group: h5py.Group, key: str, path: Path) -> float:
     return value
 
 
-def _only(group: h5py.Group, key: str, allowed: str, reason: str, path: Path) -> None:
+def _one_of(group: h5py.Group, key: str, choices: tuple[Choice, ...], path: Path) -> Choice:
     if key not in group.attrs:
         raise InputError(f"{path}: {group.name} has no attribute {key}")
     found = text(group.attrs[key])
-    if found != allowed:
-        raise InputError(f"{path}: {group.name}: {key} must be {allowed}, got {found!r}; {reason}")
+    for choice in choices:
+        if found == choice:
+            return choice
+    raise InputError(f"{path}: {group.name}: {key} must be {' or '.join(choices)}, got {found!r}")
+
+
+def _coherency(file: h5py.File, energy_density_GPa: float, path: Path) -> Coherency:
+    """Misfit strain and stiffness of the file, or those of LiFePO4 in FePO4."""
+    misfit = _matrix(file, "misfit_strain", (3,), OLIVINE_MISFIT, path)
+    stiffness_GPa = _matrix(file, "stiffness_GPa", (6, 6), OLIVINE, path)
+    try:
+        plane_stress(stiffness_GPa)
+    except InputError as error:
+        raise InputError(f"{path}: /: {error}") from error
+    return Coherency(misfit, stiffness_GPa, energy_density_GPa)
+
+
+def _matrix(file: h5py.File, key: str, shape: tuple[int, ...], default: Float, path: Path) -> Float:
+    if key not in file.attrs:
+        return default
+    values = np.asarray(file.attrs[key], dtype=np.float64)
+    if values.shape != shape or not np.isfinite(values).all():
+        raise InputError(f"{path}: /: {key} must hold {' x '.join(map(str, shape))} finite numbers, got {values.shape}")
+    return values

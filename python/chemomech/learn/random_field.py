@@ -81,6 +81,15 @@ def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise
     return answer
 
 
+def smoothed(field: Float, spectra: Spectra, noise: float) -> Float:
+    """Most probable field (n_pixels,) behind a noisy one, of the size and correlation length most likely for it."""
+    deviation, length = most_likely_field([field], [spectra], noise)
+    values, vectors = spectra[length]
+    power = deviation**2 * np.maximum(values, 0.0)
+    mean = field.mean()
+    return np.asarray(mean + vectors @ (power / (power + noise**2) * (vectors.T @ (field - mean))))
+
+
 def _covariance(a_px: Float, b_px: Float, length_px: float) -> Float:
     square = ((a_px[:, None] - b_px[None]) ** 2).sum(axis=2)
     return np.asarray(np.exp(-square / (2 * length_px**2)))

@@ -10,7 +10,7 @@ from chemomech.arrays import Bool, Float, require_finite, require_shape
 from chemomech.errors import InputError
 
 Mode = Literal["charge", "discharge"]
-Boundary = Literal["no_flux"]
+Boundary = Literal["no_flux", "dirichlet_data"]
 
 #: What noise can make of a lithium fraction between 0 and 1.
 _PLAUSIBLE = (-0.5, 1.5)
@@ -61,6 +61,22 @@ class FilmedParticle:
 
 
 @dataclass(frozen=True, eq=False)
+class Coherency:
+    """What the elastic energy of a particle follows from.
+
+    Attributes
+    ----------
+    misfit : (3,) stress-free strain from c = 0 to c = 1: aa, cc, 2 ac.
+    stiffness_GPa : (6, 6) Voigt, crystal axes.
+    energy_density_GPa : c_s kT.
+    """
+
+    misfit: Float
+    stiffness_GPa: Float
+    energy_density_GPa: float
+
+
+@dataclass(frozen=True, eq=False)
 class ReactionVideo:
     """Videos of particles of one material.
 
@@ -69,7 +85,8 @@ class ReactionVideo:
     gradient_nm2 : kappa / (c_s kT), the coefficient of -laplacian c in mu / kT, nm^2.
     alpha : symmetry factor of the reaction.
     noise : standard deviation of the lithium fraction of a pixel.
-    boundary : condition on c at the edge of a particle.
+    boundary : at the edge of a particle no flux, or the composition of the frames.
+    coherency : None where mechanics is off.
     binodal : lithium fraction of the lithium-poor phase at equilibrium, that of the rich one being 1 - binodal; None
         where it is not known.
     particles : by name.
@@ -80,6 +97,7 @@ class ReactionVideo:
     alpha: float
     noise: float
     boundary: Boundary
+    coherency: Coherency | None
     binodal: float | None
     particles: dict[str, FilmedParticle]
     skipped: list[str] = field(default_factory=list)

@@ -1,10 +1,11 @@
-"""Allen-Cahn reaction of a particle at a prescribed mean rate, pixel by pixel.
+"""Allen-Cahn reaction of a particle at a prescribed mean rate or potential, pixel by pixel.
 
     dc/dt = k(x, y) j0(c) [exp(-alpha e) - exp((1 - alpha) e)],   e = mu + potential,
-    mu = mu_h(c) - kappa laplacian(c) / (c_s kT)
+    mu = mu_h(c) - kappa laplacian(c) / (c_s kT) + mu_el
 
-(Zhao et al. 2023, eq. 1 and 2; energies in kT). The potential gives the particle its mean rate: for alpha = 1/2 in
-closed form, otherwise by one scalar Newton iteration. No flux of c crosses the edge of the particle.
+(Zhao et al. 2023, eq. 1 and 2; energies in kT). Where the mean rate is prescribed the potential gives it: for
+alpha = 1/2 in closed form, otherwise by one scalar Newton iteration. Through the edge of the particle either the
+gradient of c is zero, or c is held there. The elastic term mu_el is that of `phasefield.planar_coherency`.
 
 Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
 over pixels as the detector does. The Laplacian is of fourth order: along rows and columns it is -(L + L^2 / 12) / h^2
@@ -80,6 +81,34 @@ class MeanRate:
 
 
 @dataclass(frozen=True, eq=False)
+class HeldPotential:
+    """Potential of a particle, linear between knots: that of the electrons less that of lithium ions, e / kT times.
+
+    Attributes
+    ----------
+    time_h : (n,), increasing.
+    potential_kT : (n,).
+    """
+
+    time_h: Float
+    potential_kT: Float
+
+
+@dataclass(frozen=True, eq=False)
+class HeldEdge:
+    """Compositions at the edge of a particle, linear between knots.
+
+    Attributes
+    ----------
+    time_h : (n,), increasing.
+    composition : (n, n_pixels); an edge has that of its pixel, pixels inside are not read.
+    """
+
+    time_h: Float
+    composition: Float
+
+
+@dataclass(frozen=True, eq=False)
 class CellMesh:
     """A particle's pixels cut into `refinement`^2 square cells each.
 
@@ -90,7 +119,8 @@ class CellMesh:
     mask : (ny, nx) bool.
     cell_nm : edge of a cell.
     pixel : (n_cells,) pixel of a cell, in the order of mask.
-    stiffness : (n_cells, n_cells) sparse, -h^2 laplacian without flux through the edge.
+    stiffness : (n_cells, n_cells) sparse, -h^2 laplacian without flux through the edge, or of zero at a held edge.
+    edge : (n_cells, n_pixels) sparse, what compositions held at the edges of the pixels add to it; None without flux.
     position_px : (n_cells, 2) row and column of the centre in pixels, the centre of a pixel at whole numbers.
     """
 
@@ -99,6 +129,7 @@ class CellMesh:
     cell_nm: float
     pixel: Int32
     stiffness: sp.csr_array
+    edge: sp.csr_array | None
     position_px: Float
 
     @property
@@ -112,13 +143,16 @@ class CellMesh:
         return np.argwhere(self.mask).astype(np.float64)
 
 
-def cell_mesh(mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement: int | None = None) -> CellMesh:
+def cell_mesh(
+    mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement: int | None = None, *, held_edge: bool = False
+) -> CellMesh:
     """Cut the pixels of a mask into cells; by default half a pixel or as small as the interface asks for.
 
     Parameters
     ----------
     gradient_nm2 : kappa / (c_s kT).
     refinement : cells along the edge of a pixel.
+    held_edge : compositions are held at the edge, at second order; otherwise no flux crosses it.
     """
     require_shape(mask, "mask", (None, None))
     if refinement is None:
@@ -131,22 +165,31 @@ def cell_mesh(mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement:
     row, column = cells.T
     index = np.full((fine.shape[0] + 2, fine.shape[1] + 2), -1, dtype=np.int32)
     index[row + 1, column + 1] = np.arange(len(cells), dtype=np.int32)
-    stiffness = sp.csr_array((len(cells), len(cells)))
+    n = len(cells)
+    pixel = numbers[row // refinement, column // refinement]
+    stiffness, held = sp.csr_array((n, n)), sp.csr_array((n, n))
     for dy, dx in ((1, 0), (0, 1)):
         following = index[row + 1 + dy, column + 1 + dx]
         first = np.flatnonzero(following >= 0)
         second = following[first]
         ones = np.ones(len(first))
         both = (np.concatenate([first, second]), np.concatenate([second, first]))
-        coupled = sp.csr_array((np.concatenate([ones, ones]), both), shape=stiffness.shape)
-        differences = sp.diags_array(coupled.sum(axis=1)) - coupled
+        coupled = sp.csr_array((np.concatenate([ones, ones]), both), shape=(n, n))
+        neighbours = coupled.sum(axis=1)
+        differences = sp.diags_array(neighbours) - coupled
+        # Half a cell beyond the last centre: reflected there, c less the held composition changes its sign.
+        beyond = sp.diags_array(2.0 * (2 - neighbours) * held_edge)
+        differences = sp.csr_array(differences + beyond)
         stiffness = stiffness + differences + differences @ differences / 12
+        held = held - beyond - differences @ beyond / 12
+    over_pixels = sp.csr_array((np.ones(n), (np.arange(n), pixel)), shape=(n, int(mask.sum())))
     return CellMesh(
         mask=mask,
         refinement=refinement,
         cell_nm=pixel_size_nm / refinement,
-        pixel=numbers[row // refinement, column // refinement],
+        pixel=pixel,
         stiffness=stiffness,
+        edge=sp.csr_array(held @ over_pixels) if held_edge else None,
         position_px=(cells + 0.5) / refinement - 0.5,
     )
 
@@ -157,9 +200,11 @@ def react(
     log_k: Float,
     initial: Float,
     time_h: Float,
-    mean_rate: MeanRate,
+    control: MeanRate | HeldPotential,
     *,
     gradient_nm2: float,
+    edge: HeldEdge | None = None,
+    coherency: Float | None = None,
     tolerance: float = 1e-5,
     most_steps: int = 100_000,
     derivatives: bool = False,
@@ -171,7 +216,10 @@ def react(
     log_k : (n_pixels,) ln of the local rate constant.
     initial : (n_cells,) composition at the first time, inside (0, 1).
     time_h : (n_t,) increasing.
+    control : what is prescribed.
     gradient_nm2 : kappa / (c_s kT).
+    edge : compositions at the edge, of a mesh that holds them.
+    coherency : (n_pixels, rank), from `coherency_modes`; None without elastic energy.
     tolerance : RMS error of the composition that a time step may make.
     most_steps : time steps tried before giving up.
     derivatives : keep the factored matrices, which `sensitivities` and `adjoint` of the result need.
@@ -185,19 +233,33 @@ def react(
     require_shape(initial, "initial", (mesh.n_cells,))
     if not ((initial > 0) & (initial < 1)).all():
         raise InputError(f"initial must lie inside (0, 1), got {initial.min():.3g}..{initial.max():.3g}")
-    stiffness = mesh.stiffness
+    stiffness, scale = mesh.stiffness, gradient_nm2 / mesh.cell_nm**2
+    edge_time, edge_mu = np.zeros(0), np.zeros((0, mesh.n_cells))
+    if (edge is None) != (mesh.edge is None):
+        raise InputError(
+            "compositions are held at the edge by a mesh with held_edge and an edge to react, or by neither"
+        )
+    if edge is not None and mesh.edge is not None:
+        require_shape(edge.composition, "edge.composition", (len(edge.time_h), len(log_k)))
+        edge_time, edge_mu = edge.time_h, scale * (mesh.edge @ edge.composition.T).T
+    # Cells share the mean and the stress of their pixel.
+    modes = np.zeros((len(log_k), 0)) if coherency is None else coherency / mesh.refinement
     trajectory = _core.integrate_reaction(
         mesh.pixel,
         len(log_k),
         stiffness.indptr.astype(np.int32),
         stiffness.indices.astype(np.int32),
-        gradient_nm2 / mesh.cell_nm**2 * stiffness.data,
+        scale * stiffness.data,
         law.mu,
         law.log_j0,
         np.ascontiguousarray(log_k),
         law.alpha,
-        mean_rate.time_h,
-        mean_rate.rate_per_h,
+        control.time_h,
+        control.rate_per_h if isinstance(control, MeanRate) else control.potential_kT,
+        isinstance(control, MeanRate),
+        edge_time,
+        np.ascontiguousarray(edge_mu),
+        np.ascontiguousarray(modes),
         np.ascontiguousarray(initial),
         np.ascontiguousarray(time_h),
         tolerance,

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
+from chemomech.learn.kinetics_validation import CrossValidation
 from chemomech.observe.video import FilmedParticle, HalfCycle
+from chemomech.phasefield.reaction_theory import autocatalytic_rate, coupled_ion_electron_transfer, uniformity
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.page import Gallery, Picture, render
@@ -40,7 +42,7 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
     """
     shown = list(result.particles)[:_MOST_IN_FULL]
     n_films = sum(len(result.particles[name].particle.half_cycles) for name in shown)
-    with progress("figures", 4 + n_films) as advance:
+    with progress("figures", 6 + bool(result.cross_validation) + n_films) as advance:
         gallery = Gallery(advance)
         page = render(
             "kinetics.html.j2",
@@ -53,6 +55,17 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
                 plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
             ),
             k_figure=gallery.add(plot_log_k(result), "log_k", "Maps of ln k of every particle."),
+            s_figure=gallery.add_axes(
+                plot_autocatalytic_rate(result), "autocatalysis", "Autocatalytic rate against composition."
+            ),
+            uniformity_figure=gallery.add_axes(
+                plot_uniformity(result), "uniformity", "Uniformity coefficient of data and model."
+            ),
+            validation_figure=gallery.add_axes(
+                plot_validation(result.cross_validation), "validation", "Errors of half-cycles left out."
+            )
+            if result.cross_validation
+            else None,
             error_figure=gallery.add_axes(plot_errors(result), "errors", "Histogram of model less data."),
             films=[film for name in shown for film in _films(gallery, result, name)],
             n_hidden=len(result.particles) - len(shown),
@@ -64,7 +77,7 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
 
 @rc_context(STYLE)
 def plot_exchange_current(result: KineticsResult, ax: Axes | None = None) -> Axes:
-    """j0(c) with its 99 % band, beside sqrt(c (1 - c)) of the same largest value."""
+    """j0(c) with its 99 % band, beside sqrt(c (1 - c)) and ion-electron transfer of the same largest value."""
     ax = ax or new_axes(4.6, 3.3)
     c, log_j0, half = result.composition, result.log_j0, result.log_j0_half_width
     ax.fill_between(c, np.exp(log_j0 - half), np.exp(log_j0 + half), color=_LAW, alpha=0.22, linewidth=0)
@@ -77,6 +90,13 @@ def plot_exchange_current(result: KineticsResult, ax: Axes | None = None) -> Axe
         linewidth=1,
         label=r"$\propto\sqrt{c(1-c)}$",
     )
+    theory = coupled_ion_electron_transfer(c)
+    ax.plot(c, np.exp(log_j0.max()) * theory / theory.max(), color=INK, linestyle=":", linewidth=1, label="CIET")
+    if result.log_j0_bootstrap is not None:
+        for sign in (-1, 1):
+            label = "bootstrap" if sign > 0 else None
+            edge = np.exp(log_j0 + sign * result.log_j0_bootstrap)
+            ax.plot(c, edge, color=_LAW, linewidth=0.6, alpha=0.7, label=label)
     ax.set_ylabel("Exchange current $j_0$ (h⁻¹)")
     ax.set_ylim(bottom=0)
     return _finish(ax)
@@ -102,6 +122,58 @@ def plot_chemical_potential(result: KineticsResult, ax: Axes | None = None) -> A
     )
     ax.set_ylabel(r"Chemical potential $\mu_h$ less its mean ($kT$)")
     return _finish(ax)
+
+
+@rc_context(STYLE)
+def plot_autocatalytic_rate(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """s = dR/dc at the mean rates of charge and discharge; domains grow where it is positive."""
+    ax = ax or new_axes(4.6, 3.3)
+    ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+    for mode, colour in (("discharge", _LAW), ("charge", _REFERENCE)):
+        rates = [
+            np.ptp(half.li_fraction.mean(axis=1)) / np.ptp(half.time_h) * (1 if mode == "discharge" else -1)
+            for each in result.particles.values()
+            for half in each.particle.half_cycles
+            if half.mode == mode
+        ]
+        if rates:
+            rate = float(np.mean(rates))
+            s = autocatalytic_rate(result.law, result.composition, rate)
+            ax.plot(result.composition, s, color=colour, label=f"{mode}, {tables.signed(rate, 2)} h⁻¹")
+    ax.set_ylabel("Autocatalytic rate $s$ (h⁻¹)")
+    return _finish(ax)
+
+
+@rc_context(STYLE)
+def plot_uniformity(result: KineticsResult, ax: Axes | None = None) -> Axes:
+    """Uniformity coefficient of all frames: data less noise (dots) and model (lines), against the mean composition."""
+    ax = ax or new_axes(4.6, 3.3)
+    labelled: set[str] = set()
+    for each in result.particles.values():
+        for half in each.particle.half_cycles:
+            colour = _LAW if half.mode == "discharge" else _REFERENCE
+            label = None if half.mode in labelled else half.mode
+            labelled.add(half.mode)
+            model = each.model[half.name]
+            ax.plot(half.li_fraction.mean(axis=1), uniformity(half.li_fraction, result.noise), ".", color=colour, ms=4)
+            ax.plot(model.mean(axis=1), uniformity(model), color=colour, linewidth=0.8, alpha=0.7, label=label)
+    ax.set_ylabel("Uniformity coefficient")
+    ax.set_ylim(top=1.05)
+    return _finish(ax)
+
+
+@rc_context(STYLE)
+def plot_validation(found: CrossValidation, ax: Axes | None = None) -> Axes:
+    """Errors of half-cycles left out and of those fitted against rho_2, and the one chosen."""
+    ax = ax or new_axes(4.6, 3.3)
+    ax.errorbar(found.rho, found.error, found.standard_error, color=_LAW, marker="o", ms=3, label="left out")
+    ax.plot(found.rho, found.training, color=_REFERENCE, marker="o", ms=3, linewidth=1, label="fitted")
+    ax.axvline(found.chosen, color=FAINT, linewidth=0.8, linestyle="--", label="chosen")
+    ax.set_xscale("log")
+    ax.set_xlabel(r"Regularisation $\rho_2$")
+    ax.set_ylabel("Mean squared error over noise²")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return ax
 
 
 @rc_context(STYLE)

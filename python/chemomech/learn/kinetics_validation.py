@@ -1,0 +1,109 @@
+"""How far what videos say can be believed: validation over half-cycles, resampled particles, other starting points."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import linalg
+
+from chemomech.arrays import Float
+from chemomech.learn.arrow import Minimum, Parameters, minimise
+from chemomech.learn.reaction_model import Problem
+
+log = logging.getLogger(__name__)
+
+#: rho_2 tried, from weak to strong.
+RHO_GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_FOLD_DECREASE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """Errors of half-cycles left out, against the regularisation of ln k.
+
+    Attributes
+    ----------
+    rho : (n,) regularisations, rising.
+    error : (n,) mean over folds of the squared error of the frames left out, in units of the noise's.
+    standard_error : (n,) of that mean, over the folds' differences to the best regularisation; zero there.
+    training : (n,) the same of the frames fitted.
+    """
+
+    rho: Float
+    error: Float
+    standard_error: Float
+    training: Float
+
+    @property
+    def chosen(self) -> float:
+        """The strongest regularisation within one standard error of the best (Breiman et al. 1984)."""
+        best = int(self.error.argmin())
+        return float(self.rho[np.flatnonzero(self.error <= self.error[best] + self.standard_error).max()])
+
+
+def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID) -> CrossValidation | None:
+    """Leave out each half-cycle of each particle in turn and fit ln k to the others, the laws and initial fields held
+    as found (the second of Zhao's ways, Methods, Cross-validation); None where no particle has two half-cycles.
+
+    Folds err by very different amounts, but much the same at neighbouring rho_2: the standard error is that of their
+    differences to the best one.
+    """
+    folds = [
+        (index, film)
+        for index, model in enumerate(problem.models)
+        for film in range(len(model.films))
+        if len(model.films) > 1
+    ]
+    if not folds:
+        return None
+    left_out, training = np.zeros((len(rhos), len(folds))), np.zeros((len(rhos), len(folds)))
+    held = np.zeros(problem.n_shared, dtype=bool)
+    for j, (index, film) in enumerate(folds):
+        model = problem.models[index]
+        used = [each != film for each in range(len(model.films))]
+        start = Parameters(found.parameters.shared, (found.parameters.local[index],))
+        for i, rho in enumerate(rhos):
+            own = replace(problem, models=[model], rho=rho, used=[used])
+            fitted = minimise(own, start, free=held, least_decrease=_FOLD_DECREASE).parameters
+            start = fitted
+            squares = [float(np.mean(own.misfit(0, each, fitted) ** 2)) for each in range(len(model.films))]
+            left_out[i, j] = squares[film]
+            training[i, j] = np.mean([square for square, taken in zip(squares, used, strict=True) if taken])
+        log.info("left out %s, half-cycle %s", model.particle.name, model.films[film].half_cycle.name)
+    error = left_out.mean(axis=1)
+    difference = left_out - left_out[int(error.argmin())]
+    return CrossValidation(
+        rho=np.array(rhos),
+        error=error,
+        standard_error=difference.std(axis=1, ddof=min(1, len(folds) - 1)) / np.sqrt(len(folds)),
+        training=training.mean(axis=1),
+    )
+
+
+def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:
+    """Changes (draws, n) of the global parameters when particles are drawn anew with replacement.
+
+    One Gauss-Newton step from the minimum each, the local parameters eliminated: with the Schur complement S_i and the
+    reduced gradient g_i of a particle and its number of draws w_i, -(sum w_i S_i)^-1 sum w_i g_i (Davison & Hinkley
+    1997, section 2.7). Few particles are too few: with one the changes are zero.
+    """
+    schur, gradient = [], []
+    for arrow in found.arrows:
+        solved = linalg.solve(arrow.gram_ll, np.column_stack([arrow.gram_gl.T, arrow.gradient_l]), assume_a="pos")
+        schur.append(arrow.gram_gg - arrow.gram_gl @ solved[:, :-1])
+        gradient.append(arrow.gradient_g - arrow.gram_gl @ solved[:, -1])
+    n = len(found.arrows)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    systems = np.einsum("bi,ijk->bjk", weights, np.array(schur))
+    return np.asarray(-np.linalg.solve(systems, (weights @ np.array(gradient))[..., None])[..., 0])
+
+
+def restart(problem: Problem, found: Minimum, spread: float, starts: int, seed: int = 0) -> list[Minimum]:
+    """Searches from global parameters moved by a normal deviate of size `spread`: do they end at the same place?"""
+    random = np.random.default_rng(seed)
+    minima = []
+    for _ in range(starts):
+        moved = found.parameters.shared + spread * random.standard_normal(problem.n_shared)
+        minima.append(minimise(problem, Parameters(moved, found.parameters.local), least_decrease=_FOLD_DECREASE))
+    return minima

@@ -1,0 +1,487 @@
+"""Videos of reacting particles as a least-squares problem: what is unknown, what is expected of it, what it predicts.
+
+Global parameters are those of the laws: mu_h = ln(c / (1 - c)) + Legendre series, held to the binodal where one is
+given, and ln j0 = Legendre series, neither regularised. Of each particle: ln k = an offset and the modes of a Gaussian
+field correlated over a pixel (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a
+noisy first frame is no initial condition: logit c0 is a Gaussian field z whose size and correlation length are the most
+likely ones given all first frames, and the first frame is data like the others. The mean rate is that of the smoothest
+trajectory of the mean composition that the frames do not contradict.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.polynomial import legendre
+from scipy import linalg, stats
+from scipy.special import expit, logit
+
+from chemomech._core import Trajectory, build_info
+from chemomech.arrays import Float, Int
+from chemomech.errors import ConvergenceError
+from chemomech.learn.arrow import Arrow, Parameters
+from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field, smoothed
+from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
+from chemomech.phasefield.planar_coherency import coherency_modes
+from chemomech.phasefield.reaction import CellMesh, HeldEdge, MeanRate, ReactionLaw, cell_mesh, react
+
+#: Highest Legendre orders of mu_h and ln j0.
+MU_ORDER, LOG_J0_ORDER = 5, 4
+#: Correlation length of ln k, pixels (Zhao: what is finer than a pixel cannot be seen), and the variance kept.
+_LOG_K_LENGTH_PX, _LOG_K_KEEP = 1.0, 0.95
+_INITIAL_KEEP = 0.98
+#: Standard deviation of the mean of logit c0, which the first frame knows far better.
+_INITIAL_OFFSET = 1.0
+#: Largest |ln(c / (1 - c))| of an initial field: beyond it 1 - c is lost to rounding.
+_PUREST = 12.0
+#: Where the mean composition of a first frame may lie: its noise can carry it to the ends.
+_START_RANGE = (0.005, 0.995)
+#: Frames of the pieces that the search for a starting point fits one by one.
+_PIECE = 3
+#: Domains that have formed, in ln(c / (1 - c)): standard deviation, correlation length (pixels), variance kept.
+_DOMAIN_DEVIATION, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP = 3.0, 2.0, 0.95
+#: Standard deviation, of logit c in a cell, to which the initial field of a film follows that of its first piece.
+_JOIN_ERROR = 0.3
+#: Compositions of a first guess: noise and smoothing know no ends.
+_GUESS_RANGE = (0.03, 0.97)
+#: RMS error of the composition that a time step may make: far below the noise of a pixel.
+_TOLERANCE = 1e-4
+#: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
+_ADJOINT_TOLERANCE = 1e-5
+#: Parameters that make the reaction harder to follow than this are no candidates.
+_MOST_STEPS = 2000
+#: A trajectory of the mean is refused when its misfit would come by chance less often than this.
+_CONTRADICTED = 0.01
+#: Exchange currents, in mean rates, from which the search starts.
+_START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
+#: Regular-solution parameter to start from where no binodal is given, kT.
+_START_OMEGA = 4.0
+#: Coarse cells along a pixel.
+_COARSE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """One half-cycle as the fit sees it.
+
+    Attributes
+    ----------
+    half_cycle : the frames.
+    rate : mean rate.
+    initial_logit : mean of logit c0.
+    edge : compositions held at the edge; None without flux.
+    initial_guess : (n_pixels,) most probable composition behind the first frame alone.
+    initial_modes : (n_cells, m); c0 = expit(initial_logit + initial_modes @ z), z standard normal.
+    """
+
+    half_cycle: HalfCycle
+    rate: MeanRate
+    edge: HeldEdge | None
+    initial_logit: float
+    initial_modes: Float
+    initial_guess: Float
+
+    def initial(self, z: Float) -> Float:
+        """Initial composition (n_cells,)."""
+        return np.asarray(expit(np.clip(self.initial_logit + self.initial_modes @ z, -_PUREST, _PUREST)))
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleModel:
+    """One particle as the fit sees it.
+
+    Attributes
+    ----------
+    log_k_modes : (n_pixels, m), the offset first; ln k = log_k_modes @ Z.
+    coherency : (n_pixels, rank), as `react` takes it; None without elastic energy.
+    """
+
+    particle: FilmedParticle
+    mesh: CellMesh
+    log_k_modes: Float
+    coherency: Float | None
+    films: tuple[Film, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of parameters: Z, then z of each film."""
+        return [self.log_k_modes.shape[1], *(film.initial_modes.shape[1] for film in self.films)]
+
+    def split(self, local: Float) -> list[Float]:
+        """Z and the z of each film from all parameters of the particle."""
+        return np.split(local, np.cumsum(self.sizes)[:-1])
+
+    def columns(self, film: int) -> Int:
+        """Places of Z and of the z of one film among the parameters of the particle."""
+        begin = sum(self.sizes[: 1 + film])
+        return np.concatenate([np.arange(self.sizes[0]), begin + np.arange(self.sizes[1 + film])])
+
+
+@dataclass(frozen=True, eq=False)
+class LawBasis:
+    """The laws as affine functions of the global parameters: mu = start + mu_modes @ first ones, ln j0 the rest.
+
+    Attributes
+    ----------
+    mu_start : (N + 1,), mu_modes : (N + 1, a).
+    n_log_j0 : number of Legendre coefficients of ln j0.
+    """
+
+    mu_start: Float
+    mu_modes: Float
+    n_log_j0: int
+    alpha: float
+
+    @property
+    def size(self) -> int:
+        """Number of global parameters."""
+        return int(self.mu_modes.shape[1]) + self.n_log_j0
+
+    def law(self, shared: Float) -> ReactionLaw:
+        """The laws of global parameters (size,)."""
+        n = self.mu_modes.shape[1]
+        return ReactionLaw(self.mu_start + self.mu_modes @ shared[:n], shared[n:].copy(), self.alpha)
+
+    def mu_design(self, c: Float) -> Float:
+        """Derivative (len(c), size) of mu_h(c) less its mean over c, which no frame depends on."""
+        values = legendre.legvander(2 * c - 1, len(self.mu_start) - 1) @ self.mu_modes
+        return np.hstack([values - values.mean(axis=0), np.zeros((len(c), self.n_log_j0))])
+
+    def log_j0_design(self, c: Float) -> Float:
+        """Derivative (len(c), size) of ln j0(c)."""
+        values = legendre.legvander(2 * c - 1, self.n_log_j0 - 1)
+        return np.hstack([np.zeros((len(c), self.mu_modes.shape[1])), values])
+
+
+def law_basis(binodal: float | None, alpha: float) -> LawBasis:
+    """Legendre series of mu_h and ln j0.
+
+    With a binodal d, mu_h(d) = mu_h(1 - d) = mean of mu_h between them (common tangent): two linear conditions, met by
+    the regular solution to start from.
+    """
+    n = MU_ORDER + 1
+    free = np.eye(n)[:, 1:]  # L_0 only shifts the potential
+    start = np.zeros(n)
+    if binodal is None:
+        start[1] = -_START_OMEGA
+        return LawBasis(start, free, LOG_J0_ORDER + 1, alpha)
+    start[1] = -np.log(1 / binodal - 1) / (1 - 2 * binodal)
+    span = np.array([2 * binodal - 1, 1 - 2 * binodal])
+    ends = legendre.legvander(span, MU_ORDER)
+    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(n)]
+    conditions = np.array([ends[0] - ends[1], area - ends[0]])[:, 1:]
+    return LawBasis(start, free @ linalg.null_space(conditions), LOG_J0_ORDER + 1, alpha)
+
+
+def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate]:
+    """Initial mean and mean rate, linear between frames, of the smoothest trajectory that the frames do not contradict.
+
+    A constant rate where it will do; otherwise the largest weight on the squared slopes of the rate at which the misfit
+    is still likely.
+
+    Parameters
+    ----------
+    mean : (n,) mean composition of the frames; `error` its standard error.
+    """
+    n, step = len(time_h), np.diff(time_h)
+    slope, start = np.polyfit(time_h - time_h[0], mean, 1)
+    misfit = float(np.sum((start + slope * (time_h - time_h[0]) - mean) ** 2)) / error**2
+    allowed = stats.chi2.isf(_CONTRADICTED, max(n - 2, 1))
+    rate = np.full(n, slope)
+    trapezium = np.zeros((n, n))
+    for i in range(1, n):
+        trapezium[i] = trapezium[i - 1]
+        trapezium[i, i - 1 : i + 1] += step[i - 1] / 2
+    design = np.column_stack([np.ones(n), trapezium]) / error
+    bends = np.column_stack([np.zeros(n - 1), np.diff(np.eye(n), axis=0)]) / np.sqrt(step)[:, None]
+    weight = (time_h[-1] - time_h[0]) ** 3 / error**2
+    while misfit > allowed and weight > 1e-12 * (time_h[-1] - time_h[0]) ** 3:
+        system = np.vstack([design, np.sqrt(weight) * bends])
+        found = np.linalg.lstsq(system, np.append(mean / error, np.zeros(n - 1)), rcond=None)[0]
+        misfit = float(np.sum((design @ found - mean / error) ** 2))
+        start, rate = found[0], found[1:]
+        weight /= 3
+    return float(start), MeanRate(np.ascontiguousarray(time_h), np.ascontiguousarray(rate))
+
+
+def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = False) -> list[ParticleModel]:
+    """Meshes, modes and mean rates of all particles.
+
+    With `pieces` every few frames of a half-cycle are a film of their own; `coarse` cells are half a pixel.
+
+    The size and correlation length of the initial fields are common to all first frames; later pieces start from
+    domains.
+    """
+    refinement = _COARSE if coarse else None
+    held = video.boundary == "dirichlet_data"
+    meshes = [
+        cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held)
+        for each in video.particles.values()
+    ]
+    spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
+    pairs = [
+        (half, spectrum)
+        for each, spectrum in zip(video.particles.values(), spectra, strict=True)
+        for half in each.half_cycles
+    ]
+    deviation, length = most_likely_field(
+        [half.li_fraction[0] for half, _ in pairs], [spectrum for _, spectrum in pairs], video.noise
+    )
+    models = []
+    for particle, mesh, spectrum in zip(video.particles.values(), meshes, spectra, strict=True):
+        position = mesh.pixel_position_px
+        error = video.noise / np.sqrt(len(position))
+        films = []
+        first_modes = field_modes(position, length, _INITIAL_KEEP).at(mesh.position_px)
+        later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
+        offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
+        for half in particle.half_cycles:
+            mean, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
+            for part in _cut(half) if pieces else [half]:
+                begin = part.time_h[0]
+                start = float(np.clip(mean + rate.change(half.time_h[0], np.array([begin]))[0], *_START_RANGE))
+                if later_modes is None or begin == half.time_h[0]:
+                    columns = np.column_stack([offset, deviation / (start * (1 - start)) * first_modes])
+                else:
+                    columns = np.column_stack([offset, _DOMAIN_DEVIATION * later_modes])
+                edge = None
+                if held:
+                    composition = np.array([smoothed(c, spectrum, video.noise) for c in part.li_fraction])
+                    edge = HeldEdge(part.time_h, composition)
+                guess = smoothed(part.li_fraction[0], spectrum, video.noise)
+                films.append(Film(part, rate, edge, float(logit(start)), columns, guess))
+        log_k_modes = field_modes(position, _LOG_K_LENGTH_PX, _LOG_K_KEEP).pixels
+        columns = np.column_stack([np.ones(len(position)), log_k_modes])
+        coherency = None
+        if video.coherency is not None:
+            source = video.coherency
+            coherency = coherency_modes(
+                particle.mask, particle.pixel_size_nm, source.misfit, source.stiffness_GPa, source.energy_density_GPa
+            )
+        models.append(ParticleModel(particle, mesh, columns, coherency, tuple(films)))
+    return models
+
+
+def _cut(half: HalfCycle) -> list[HalfCycle]:
+    """Pieces of a few frames; each begins with the last frame of the one before."""
+    n = len(half.time_h)
+    begins = range(0, n - 1, _PIECE - 1)
+    return [
+        replace(half, time_h=half.time_h[i : i + _PIECE], li_fraction=half.li_fraction[i : i + _PIECE]) for i in begins
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The objective over some of the half-cycles.
+
+    Attributes
+    ----------
+    models : the particles.
+    basis : the laws.
+    gradient_nm2, noise : of the video.
+    rho : regularisation of ln k, variance of the noise over that of the coefficients Z.
+    used : for each particle, which of its films are data.
+    """
+
+    models: Sequence[ParticleModel]
+    basis: LawBasis
+    gradient_nm2: float
+    noise: float
+    rho: float
+    used: Sequence[Sequence[bool]]
+
+    @property
+    def n_shared(self) -> int:
+        """Number of global parameters."""
+        return self.basis.size
+
+    def prior(self, model: ParticleModel) -> Float:
+        """Weight (n_local,) of the squared parameters of a particle."""
+        weights = [np.full(model.sizes[0], self.rho / self.noise**2)]
+        return np.concatenate([*weights, *(np.ones(size) for size in model.sizes[1:])])
+
+    def frames(self, index: int, film: int, parameters: Parameters) -> Float:
+        """The model of one film, (n_t, n_pixels)."""
+        return self._react(index, film, parameters, derivatives=False).frames()
+
+    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
+        """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
+        total = self._prior_sum(parameters)
+        with ThreadPoolExecutor(build_info()["threads"]) as pool:
+            for misfit in [pool.submit(self.misfit, *film, parameters) for film in self._films()]:
+                try:
+                    total += float(np.sum(misfit.result() ** 2)) / 2
+                except ConvergenceError:
+                    total = np.inf
+                if total > below:
+                    pool.shutdown(cancel_futures=True)
+                    return np.inf
+        return total
+
+    def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
+        """Half the objective and the Gauss-Newton systems of all particles.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        n, total = self.basis.size, self._prior_sum(parameters)
+        arrows = []
+        for model, local in zip(self.models, parameters.local, strict=True):
+            prior = self.prior(model)
+            arrows.append(
+                Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
+            )
+        films = self._films()
+        with ThreadPoolExecutor(build_info()["threads"]) as pool:
+            for (index, film), (misfit, gram, slope) in zip(
+                films, pool.map(lambda at: self._normal_equations(at[0], at[1], parameters), films), strict=True
+            ):
+                own, arrow = self.models[index].columns(film), arrows[index]
+                arrow.gram_gg[...] += gram[:n, :n]
+                arrow.gram_gl[:, own] += gram[:n, n:]
+                arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
+                arrow.gradient_g[...] += slope[:n]
+                arrow.gradient_l[own] += slope[n:]
+                total += misfit / 2
+        return total, arrows
+
+    def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
+        """Half the objective and the given systems with the gradients at these parameters, from adjoints.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        total = self._prior_sum(parameters)
+        turned = [
+            replace(arrow, gradient_g=np.zeros(self.basis.size), gradient_l=self.prior(model) * local)
+            for arrow, model, local in zip(arrows, self.models, parameters.local, strict=True)
+        ]
+        films = self._films()
+        with ThreadPoolExecutor(build_info()["threads"]) as pool:
+            for (index, film), (misfit, slope) in zip(
+                films, pool.map(lambda at: self._gradient(at[0], at[1], parameters), films), strict=True
+            ):
+                turned[index].gradient_g[...] += slope[: self.basis.size]
+                turned[index].gradient_l[self.models[index].columns(film)] += slope[self.basis.size :]
+                total += misfit / 2
+        return total, turned
+
+    def _gradient(self, index: int, film: int, parameters: Parameters) -> tuple[float, Float]:
+        """Squared misfit and J^T misfit, in the order of `_normal_equations`."""
+        model = self.models[index]
+        trajectory = self._react(index, film, parameters, derivatives=True)
+        half = model.films[film]
+        misfit = (trajectory.frames() - half.half_cycle.li_fraction) / self.noise
+        mu, log_j0, log_k, initial = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
+        c0 = trajectory.states[0]
+        parts = [
+            self.basis.mu_modes.T @ mu,
+            log_j0,
+            model.log_k_modes.T @ log_k,
+            half.initial_modes.T @ (c0 * (1 - c0) * initial),
+        ]
+        return float(np.sum(misfit**2)), np.concatenate(parts)
+
+    def _films(self) -> list[tuple[int, int]]:
+        return [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
+
+    def _prior_sum(self, parameters: Parameters) -> float:
+        pairs = zip(self.models, parameters.local, strict=True)
+        return sum(float(self.prior(model) @ local**2) / 2 for model, local in pairs)
+
+    def misfit(self, index: int, film: int, parameters: Parameters) -> Float:
+        """Model less data of one film over the noise, (n_t, n_pixels)."""
+        data = self.models[index].films[film].half_cycle.li_fraction
+        return (self.frames(index, film, parameters) - data) / self.noise
+
+    def _normal_equations(self, index: int, film: int, parameters: Parameters) -> tuple[float, Float, Float]:
+        """Squared misfit, J^T J and J^T misfit; global parameters first, then those of `ParticleModel.columns`."""
+        model, n_mu = self.models[index], len(self.basis.mu_start)
+        trajectory = self._react(index, film, parameters, derivatives=True)
+        half = model.films[film]
+        misfit = (trajectory.frames() - half.half_cycle.li_fraction).ravel() / self.noise
+        c0 = trajectory.states[0]
+        along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
+        raw = trajectory.sensitivities(model.log_k_modes, along_c0, threads=False).reshape(misfit.size, -1)
+        jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
+        return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
+
+    def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
+        model = self.models[index]
+        parts = model.split(parameters.local[index])
+        half = model.films[film]
+        return react(
+            model.mesh,
+            self.basis.law(parameters.shared),
+            model.log_k_modes @ parts[0],
+            half.initial(parts[1 + film]),
+            half.half_cycle.time_h,
+            half.rate,
+            gradient_nm2=self.gradient_nm2,
+            edge=half.edge,
+            coherency=model.coherency,
+            tolerance=_TOLERANCE,
+            most_steps=_MOST_STEPS,
+            derivatives=derivatives,
+        )
+
+
+def starting_parameters(problem: Problem) -> Parameters:
+    """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
+    local = _initial_fields(problem, [np.zeros(model.sizes[0]) for model in problem.models])
+    mean_rate = np.mean([np.abs(film.rate.rate_per_h).mean() for model in problem.models for film in model.films])
+    best = None
+    for factor in _START_CURRENTS:
+        shared = np.zeros(problem.basis.size)
+        shared[problem.basis.mu_modes.shape[1]] = np.log(factor * mean_rate)
+        parameters = Parameters(shared, local)
+        value = problem.objective(parameters)
+        if best is None or value < best[0]:
+            best = (value, parameters)
+    assert best is not None
+    return best[1]
+
+
+def _initial_fields(problem: Problem, log_k_from: Sequence[Float]) -> tuple[Float, ...]:
+    """Local parameters: Z from those given, z from the first frames."""
+    local = []
+    for model, given in zip(problem.models, log_k_from, strict=True):
+        initial = [_initial_from_first_frame(film, model) for film in model.films]
+        local.append(np.concatenate([given[: model.sizes[0]], *initial]))
+    return tuple(local)
+
+
+def _initial_from_first_frame(film: Film, model: ParticleModel) -> Float:
+    """z that makes about the field of the first frame alone."""
+    field = logit(np.clip(film.initial_guess, *_GUESS_RANGE))[model.mesh.pixel]
+    return _closest(film, field)
+
+
+def _closest(film: Film, field: Float) -> Float:
+    """Most probable z given logit c0 (n_cells,) with an error of its own."""
+    modes = film.initial_modes / _JOIN_ERROR
+    system = np.eye(modes.shape[1]) + modes.T @ modes
+    return np.asarray(linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos"))
+
+
+def joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameters:
+    """Parameters of whole films from those of their pieces: the initial field is that of the first piece."""
+    local = []
+    for cut, model, given in zip(pieces.models, whole.models, parameters.local, strict=True):
+        parts = cut.split(given)
+        joined = [parts[0]]
+        for film in model.films:
+            first = next(
+                i
+                for i, piece in enumerate(cut.films)
+                if piece.half_cycle.time_h[0] == film.half_cycle.time_h[0]
+                and piece.half_cycle.name == film.half_cycle.name
+            )
+            field = cut.films[first].initial_logit + cut.films[first].initial_modes @ parts[1 + first]
+            joined.append(_closest(film, field))
+        local.append(np.concatenate(joined))
+    return Parameters(parameters.shared, tuple(local))
