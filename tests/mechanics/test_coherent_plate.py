@@ -20,7 +20,7 @@ def test_isotropic_dilatation():
 
 
 def test_a_plane_without_misfit_stores_nothing():
-    """In the plane, a cos^2 + c sin^2 = 0 has a solution when a and c have different signs: tan^2 = -a/c of the trace."""
+    """In the plane, a cos^2 + c sin^2 = 0 has a solution when a and c differ in sign."""
     misfit = np.array([0.05, -0.02, 0.0])
     stiffness = plane_stress(OLIVINE)
     angle = softest_angle(stiffness, misfit)

@@ -96,7 +96,7 @@ def test_it_says_when_it_does_not_converge(monkeypatch):
     equations = CahnHilliard(grid, Transport(LAW, np.full(3, 10.0), np.ones(3)))
     before = grid.of_nodes(0.8 + 0.1 * np.random.default_rng(8).uniform(-1, 1, grid.box.nodes))
     equations.set_mobility(before)
-    with pytest.raises(ConvergenceError, match="implicit step .* 2 iterations"):
+    with pytest.raises(ConvergenceError, match=r"implicit step .* 2 iterations"):
         equations.solve(1.0, before, before.copy(), grid.field(), nothing, 1e-10)
 
 
@@ -159,23 +159,24 @@ def test_spinodal_growth_rate():
     assert np.log(amplitude / 1e-4) / 3 == pytest.approx(1, abs=0.002)
 
 
-def test_second_order_in_time():
-    """Equal steps, halved: the error falls four times, on a wave that steepens into two phases."""
-    n, until = 24, 1500.0
+def test_second_order_in_time(monkeypatch):
+    """Equal steps, halved: the error falls four times, on a wave that grows into two phases."""
+    monkeypatch.setattr("chemomech.phasefield.void._NEWTON", 1e-9)  # iterations to the end
+    n, until = 24, 600.0
     grid = node_grid(np.ones((n, 1, 1), bool), np.array([4.0, 1.0, 1.0]), OPEN)
-    sim = simulation(grid, Transport(LAW, np.full(3, 521.0), np.ones(3)), 0.05)
-    wave = np.cos(np.pi * np.arange(n + 1) / n)[:, None, None]
-    start = np.broadcast_to(0.5 + 0.2 * wave, grid.box.nodes)
+    sim = simulation(grid, Transport(LAW, np.full(3, 521.0), np.ones(3)), 0.01)
+    wave = np.cos(2 * np.pi * np.arange(n + 1) / n)[:, None, None]
+    start = np.broadcast_to(0.5 + 0.05 * wave, grid.box.nodes)
     ends = []
-    for n_steps in (50, 100, 200, 1600):
+    for n_steps in (40, 80, 160, 1280):
         now = replace(sim.begin(start)[0], next_length_s=np.inf)
         for step in range(1, n_steps + 1):
             now, record, _ = sim.advance(now, until * step / n_steps)
             assert record.step == step
         ends.append(now.compositions[0][grid.exists])
     errors = [np.abs(end - ends[-1]).max() for end in ends[:-1]]
-    assert np.abs(ends[-1] - start[grid.exists[grid.box.owned]]).max() > 0.2
-    np.testing.assert_allclose(convergence_rates(errors), 2, atol=0.15)
+    assert np.abs(ends[-1] - start[grid.exists[grid.box.owned]]).max() > 0.1
+    np.testing.assert_allclose(convergence_rates(errors), 2, atol=0.05)
 
 
 def test_mass_energy_and_bounds_in_a_sponge():
@@ -197,7 +198,7 @@ def test_exchange_fills_a_small_particle():
     grid = node_grid(solid, np.ones(3), OPEN)
     law = RegularSolution(1.0)
     transport = Transport(law, np.ones(3), np.full(3, 1e4), exchange_nm_per_s=0.05, reservoir_kT=1.0)
-    now, records = run(simulation(grid, transport, 1e-6), np.full(grid.box.nodes, 0.2), 4.0)
+    _, records = run(simulation(grid, transport, 1e-6), np.full(grid.box.nodes, 0.2), 4.0)
 
     def fill(_, x):
         return 6 / 3 * 2 * 0.05 * np.sinh((1 - law.potential(x)) / 2)

@@ -1,18 +1,17 @@
 """A particle with a void: it separates, keeps its mass, never gains energy, and looks as microscopes see it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from chemomech.mechanics.stiffness import OLIVINE
+from chemomech.mechanics.coherent_plate import softest_angle
+from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE, plane_stress
 from chemomech.mechanics.voxel import VoxelBody
 from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.coherency import Coherency, Eigenstrain
 from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import node_grid
 from chemomech.phasefield.projection import project
-from chemomech.phasefield.void import VoidSimulation, relaxed
+from chemomech.phasefield.void import VoidSimulation
 
 LAW = RegularSolution(113.08 / 25.7)
 EXPANSION = Eigenstrain(np.array([[0.05], [0.0346], [-0.02]]))
@@ -32,14 +31,14 @@ def particle(size_nm, h, void_nm=None, radius_nm=40.0, kappa_b=100.0, tolerance=
     return VoidSimulation(equations, coherency, site_density_nm3=13.76, kT_eV=0.0257, tolerance=tolerance), solid
 
 
-def start_of(sim, seed=0):
-    return 0.5 + 0.05 * np.random.default_rng(seed).uniform(-1, 1, sim.grid.box.nodes)
+def start_of(sim):
+    return 0.5 + 0.05 * np.random.default_rng(0).uniform(-1, 1, sim.grid.box.nodes)
 
 
-def run(sim, until, still=0.0, seed=0):
-    now, record, elastic = sim.begin(start_of(sim, seed))
+def run(sim, until, start=None):
+    now, record, elastic = sim.begin(start_of(sim) if start is None else start)
     records = [record]
-    while now.time_s < until and not relaxed(record, still):
+    while now.time_s < until:
         now, record, elastic = sim.advance(now, until)
         records.append(record)
     return now, records, elastic
@@ -47,18 +46,19 @@ def run(sim, until, still=0.0, seed=0):
 
 @pytest.fixture(scope="module")
 def separated():
-    """A third of Deng's particle at 10 nm, its void in the middle."""
-    sim, solid = particle((160, 100, 130), 10.0, (80, 50, 65))
-    return sim, solid, *run(sim, 1e5)
+    """Deng's particle (SI, Fig. S8a) at 10 nm, coarse but the same shape, from a tilted boundary."""
+    sim, solid = particle((500, 100, 130), 10.0, (250, 50, 65))
+    x, z = np.arange(51)[:, None, None] - 25, np.arange(14) - 6.5
+    start = np.broadcast_to(0.5 + 0.45 * np.tanh((x + 0.4 * z) / 2), sim.grid.box.nodes)
+    return sim, solid, *run(sim, 3e5, start)
 
 
 def test_two_phases(separated):
-    sim, _, now, records, _ = separated
+    sim, _, now, _, _ = separated
     poor, rich = LAW.binodal()
     inside = now.compositions[0][sim.grid.exists]
     assert inside.min() == pytest.approx(poor, abs=0.02)
     assert inside.max() == pytest.approx(rich, abs=0.02)
-    assert records[-1].unstable < 0.3
 
 
 def test_conservation_and_descent(separated):
@@ -87,9 +87,43 @@ def test_the_microscope_sees_little_strain(separated):
     assert np.nanmax(np.abs(seen.total)) > 0.04
 
 
+def energy_of_a_plane(sim, angle):
+    """Free energy of two phases on both sides of a plane through the middle, its normal at an angle from a."""
+    poor, rich = LAW.binodal()
+    n, h = sim.grid.box.nodes, sim.grid.spacing_nm[0]
+    x, z = (np.arange(n[0]) - (n[0] - 1) / 2)[:, None, None] * h, (np.arange(n[2]) - (n[2] - 1) / 2) * h
+    along = np.cos(np.radians(angle)) * x + np.sin(np.radians(angle)) * z
+    profile = 0.5 + (rich - poor) / 2 * np.tanh(along / 12)  # interfaces are 24 nm wide
+    return sim.begin(np.broadcast_to(profile, n))[1].energy_aJ
+
+
+def test_the_boundary_lies_where_a_plane_would_store_least(separated):
+    """In this slender particle that is across it: a tilt relaxes less energy than its longer boundary costs."""
+    sim, solid, now, _, elastic = separated
+    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    angles = np.array([0.0, 3.0, 6.0, 12.0, 20.0, 30.0])
+    least = angles[np.argmin([energy_of_a_plane(sim, angle) for angle in angles])]
+    assert seen.boundary_angle == pytest.approx(least, abs=3)
+
+
+@pytest.mark.slow
+def test_the_boundary_of_a_wide_plate_is_that_of_a_coherent_plate():
+    """Where the boundary is long, elasticity decides: the normal of the plane without misfit, within 3 degrees."""
+    sim, solid = particle((800, 20, 800), 10.0)
+    x, z = np.arange(81)[:, None, None] - 40, np.arange(81) - 40
+    now, record, elastic = sim.begin(
+        np.broadcast_to(0.5 + 0.48 * np.tanh((0.94 * x + 0.34 * z) / 1.0), sim.grid.box.nodes)
+    )
+    while record.step < 4 or record.motion > 0.05:
+        now, record, elastic = sim.advance(now, 3e7)
+    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    expected = softest_angle(plane_stress(OLIVINE), np.array([0.05, -0.02, 0.0]))
+    assert seen.boundary_angle == pytest.approx(expected, abs=3)
+
+
 def test_projection_of_a_uniform_depth_is_plane_stress():
     """A plate thin along b in a profile along a: nothing is left unexplained."""
-    sim, solid = particle((96, 4, 96), 4.0)
+    _, solid = particle((96, 4, 96), 4.0)
     along = (np.arange(24) + 0.5)[:, None, None] / 24
     x = np.broadcast_to(0.5 + 0.4 * np.tanh(6 * (along - 0.5)), solid.shape)
     elastic = VoxelBody(solid, np.full(3, 4.0), OLIVINE).equilibrium(EXPANSION(x), rtol=1e-10)
@@ -101,7 +135,7 @@ def test_projection_of_a_uniform_depth_is_plane_stress():
 
 @pytest.mark.parametrize("angle", [0.0, 20.0, 45.0, 70.0, 90.0])
 def test_boundary_angle_of_planes(angle):
-    sim, solid = particle((200, 10, 200), 5.0)
+    _, solid = particle((200, 10, 200), 5.0)
     x, _, z = np.indices(solid.shape)
     along = np.cos(np.radians(angle)) * (x - 19.5) + np.sin(np.radians(angle)) * (z - 19.5)
     elastic = VoxelBody(solid, np.full(3, 5.0), OLIVINE).equilibrium(np.zeros((*solid.shape, 6)))
@@ -123,8 +157,6 @@ def test_steps_do_not_depend_on_where_they_pause():
 
 def test_a_closed_particle_is_never_charged_by_its_elasticity():
     """Composition-dependent stiffness: the mass stays, too."""
-    from chemomech.mechanics.stiffness import FEPO4, LIFEPO4
-
     sim, solid = particle((60, 20, 40), 5.0, tolerance=1e-3)
     body = VoxelBody(solid, np.full(3, 5.0), np.stack([FEPO4, LIFEPO4]), share=np.zeros(solid.shape))
     sim.coherency = Coherency(sim.grid, body, EXPANSION, 13.76 * 0.0257)
@@ -142,10 +174,3 @@ def test_morphology_does_not_depend_on_kappa_b(kappa_b):
         now, _, _ = run(sim, 3e5)
         ends.append(sim.grid.cell_means(now.compositions[0]).mean(axis=1))
     assert np.abs(ends[0] - ends[1]).mean() < 0.02
-
-
-def test_relaxed_needs_stable_phases(separated):
-    records = separated[3]
-    assert not relaxed(records[0], 1.0)
-    assert not relaxed(replace(records[-1], unstable=0.9, change_per_log_time=0.0), 0.1)
-    assert relaxed(replace(records[-1], change_per_log_time=0.0), 0.1)

@@ -31,7 +31,7 @@ from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.coherency import Coherency
 from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import NodeGrid, node_grid
-from chemomech.phasefield.void import StepRecord, VoidSimulation, relaxed
+from chemomech.phasefield.void import StepRecord, VoidSimulation
 from chemomech.progress import progress_in_time
 from chemomech.report.void import Particle
 
@@ -196,7 +196,7 @@ class VoidRun:
     def _is_over(self) -> bool:
         time = self.config.time
         ended = self.now.time_s >= time.end_s
-        return ended or (bool(self.log.records) and relaxed(self.log.records[-1], time.relaxed))
+        return ended or (self.now.step > 0 and self.log.records[-1].motion < time.relaxed)
 
     def _run(self, stop: list[int]) -> None:
         every = self.config.output.checkpoint_steps

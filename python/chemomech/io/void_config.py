@@ -152,7 +152,8 @@ def read_config(path: Path) -> VoidConfig:
 
 
 def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A key that is not known explains one that is missing, not the other way round.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     if first["type"] == "extra_forbidden":
         known = _keys_beside(first["loc"])

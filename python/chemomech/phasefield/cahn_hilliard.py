@@ -287,13 +287,13 @@ def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] |
     boxes: list[tuple[Box, tuple[int, int, int] | None]] = []
     strong = np.array([strengths[0], 0.0, strengths[2]])
     while True:
-        cells, even = np.array(box.cells), np.array([n % 2 == 0 or not p for n, p in zip(box.cells, box.periodic)])
-        long = (cells > _FEWEST) & even & _COARSENED
+        cells = np.array(box.cells)
+        can = _COARSENED & ((cells % 2 == 0) | ~np.array(box.periodic))
+        long = can & (cells > _FEWEST)
         if not long.any():
             return [*boxes, (box, None)]
-        halve = even & _COARSENED & (strong * _COMPARABLE >= strong.max()) & (long | (strong > 0))
-        if not (halve & even).any():
-            halve = long
+        strongest = can & (strong * _COMPARABLE >= strong.max())
+        halve = strongest if strongest.any() else long
         fx, _, fz = np.where(halve, 2, 1).tolist()
         boxes.append((box, (fx, 1, fz)))
         box = Box((-(-box.cells[0] // fx), box.cells[1], -(-box.cells[2] // fz)), box.periodic)

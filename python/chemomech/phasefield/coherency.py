@@ -62,10 +62,12 @@ class Coherent:
     ----------
     potential_kT : (X, Y, Z) at the nodes.
     elastic : displacement, strains, stresses and energy of the voxels.
+    uncertainty_aJ : of the energy, from where the iteration for the displacement ends.
     """
 
     potential_kT: Float
     elastic: Equilibrium
+    uncertainty_aJ: float
 
 
 class Coherency:
@@ -95,7 +97,8 @@ class Coherency:
         means = self.grid.cell_means(composition)
         if self.mixed:
             self.body.mix(np.where(self.body.solid, np.clip(means, 0.0, 1.0), 0.0))
-        state = self.body.equilibrium(self.eigenstrain(means), rtol=rtol, start=start)
+        stress_free = self.eigenstrain(means)
+        state = self.body.equilibrium(stress_free, rtol=rtol, start=start)
         per_volume = -np.einsum("...i,...i", state.stress_GPa[..., :3], self.eigenstrain.derivative(means)[..., :3])
         if self.mixed:
             softening = self.body.stiffness_GPa[1] - self.body.stiffness_GPa[0]
@@ -103,4 +106,7 @@ class Coherency:
         voxel = float(np.prod(self.grid.spacing_nm))
         forces = self.grid.gather(np.where(self.body.solid, per_volume * voxel, 0.0))
         potential = np.divide(forces, self.grid.mass, out=np.zeros_like(forces), where=self.grid.mass > 0)
-        return Coherent(potential * self._kT, state)
+        # An energy is right to the square of the residual. The load of the eigenstrain sets the scale of both.
+        held = stress_free[self.body.solid][:, :3]
+        work = voxel * float(np.einsum("ni,ij,nj", held, self.body.stiffness_GPa[0, :3, :3], held))
+        return Coherent(potential * self._kT, state, rtol**2 * work)

@@ -1,0 +1,33 @@
+"""Frames: the layout of VTKHDF image data, x fastest."""
+
+import json
+
+import h5py
+import numpy as np
+
+from chemomech.io.vtkhdf import write_frame, write_series
+
+
+def test_layout(tmp_path):
+    solid = np.ones((2, 3, 4), bool)
+    solid[0, 1, 2] = False
+    points = np.arange(3 * 4 * 5.0).reshape(3, 4, 5)
+    strain = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
+    write_frame(tmp_path / "f.vtkhdf", solid, np.array([1.0, 2.0, 3.0]), {"X": points}, {"strain": strain})
+    with h5py.File(tmp_path / "f.vtkhdf") as file:
+        group = file["VTKHDF"]
+        assert group.attrs["Type"] == b"ImageData"
+        assert group.attrs["WholeExtent"].tolist() == [0, 2, 0, 3, 0, 4]
+        assert group.attrs["Spacing"].tolist() == [1, 2, 3]
+        assert group["PointData/X"].shape == (5, 4, 3)
+        assert group["PointData/X"][4, 1, 2] == points[2, 1, 4]
+        np.testing.assert_array_equal(group["CellData/strain"][3, 2, 1], strain[1, 2, 3].astype(np.float32))
+        hidden = group["CellData/vtkGhostType"][...]
+        assert hidden.sum() == 32
+        assert hidden[2, 1, 0] == 32
+
+
+def test_series(tmp_path):
+    write_series(tmp_path / "frames.series", {"a.vtkhdf": 0.0, "b.vtkhdf": 1.5})
+    content = json.loads((tmp_path / "frames.series").read_text())
+    assert content["files"] == [{"name": "a.vtkhdf", "time": 0.0}, {"name": "b.vtkhdf", "time": 1.5}]
