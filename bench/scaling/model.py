@@ -50,7 +50,7 @@ class Times:
 def iteration(machine: Machine, nodes: float, ranks: int) -> Times:
     """An iteration of a body of so many nodes, a cube in cubic boxes."""
     own = nodes / ranks
-    side = own ** (1 / 3)
+    side = round(own ** (1 / 3), 6)  # a power of 2 shall be one
     compute = own * (machine.t_double + 3 * machine.t_vector)
     halos = _exchange(machine, side, 8, ranks)
     whole = 0.0

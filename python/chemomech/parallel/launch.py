@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: Set for every process by MPICH, Intel MPI and MVAPICH; Open MPI; Slurm's srun.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
 @cache
@@ -53,6 +54,7 @@ def run(program: Callable[[], int]) -> int:
     try:
         found = ranks()
     except InputError as error:
-        print(f"chemomech: {error}", file=sys.stderr)
+        if all(os.environ.get(name, "0") == "0" for name in _NUMBERS):
+            print(f"chemomech: {error}", file=sys.stderr)
         return 2
     return found.run(program) if found else program()

@@ -80,7 +80,6 @@ class Ranks:
         load = dict.fromkeys(range(1, self.size), 0)
         with progress(description, len(items)) as advance:
             while len(results) < len(items):
-                own: int | None = None
                 while message := self._look(_ANSWER):
                     rank, number, result, failure = message
                     if failure:
@@ -94,8 +93,8 @@ class Ranks:
                             self._tell(rank, "task", left.pop())
                             load[rank] += 1
                 if left:
-                    own = left.pop(0)
-                    results[own] = attempt(function, items[own])
+                    cheapest = left.pop(0)
+                    results[cheapest] = attempt(function, items[cheapest])
                     advance()
                 else:
                     time.sleep(_PAUSE)
