@@ -132,7 +132,7 @@ def beside_fipy(n: int) -> dict[str, float]:
     def ours() -> np.ndarray:
         solver.set_mobility(before)
         x, y = before.copy(), grid.field()
-        solver.solve(1 / length, before / length, x, y, lambda _: (0.0, 0.0), 1e-7)
+        solver.solve(1 / length, before / length, x, y, 1e-7)
         return x[grid.box.owned]
 
     mesh = Grid3D(dx=h, dy=h, dz=h, nx=n, ny=n, nz=n)

@@ -48,6 +48,7 @@ class ConservationSystem {
     const auto at = pair<const double>(solution, "solution");
     const auto to = pair<double>(out, "out");
     require_apart(to, "out", at, "solution");
+    if (to.data != given.data) require_apart(to, "out", given, "another part of right");
     py::gil_scoped_release nogil;
     phasefield::residual(system_, given, at, to);
   }
@@ -74,6 +75,7 @@ void spread(const py::array& edges, const py::array& u, const py::array& out) {
   const auto of = view<const double>(edges, "edges", std::array<index, 4>{3, box[0], box[1], box[2]});
   const auto to = view<double>(out, "out", box);
   require_apart(to, "out", from, "u");
+  require_apart(to, "out", of, "edges");
   py::gil_scoped_release nogil;
   phasefield::spread(of, from, to);
 }

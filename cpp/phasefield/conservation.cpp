@@ -5,6 +5,7 @@
 #include "base/buffer.hpp"
 #include "base/simd.hpp"
 #include "base/threads.hpp"
+#include "voxel/operator.hpp"
 
 namespace chemomech::phasefield {
 namespace {
@@ -111,7 +112,9 @@ void smooth_lines(const System& system, View<const double, 4> factors, View<cons
           store(ey + slot, load<w>(f + 2 * box.size + at) * tx + load<w>(f + 3 * box.size + at) * ty);
         }
       }
-      // Lanes whose first and third index add up to `parity`; blocks of lanes begin at an even third index.
+      // Lanes whose first and third index add up to `parity`; blocks of lanes begin at an even third index. The others
+      // are stored with the value they had, which a thread at work on the next plane may be reading: it discards it.
+      static_assert(w == 8 && voxel::row_padding % w == 0);
       const long long odd = (i + parity) & 1;
       using Mask = decltype(V{} > V{});
       const Mask even_lanes{-1, 0, -1, 0, -1, 0, -1, 0};

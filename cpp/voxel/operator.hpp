@@ -37,7 +37,8 @@ Operator<Real> make_operator(std::vector<Element<Real>> elements, View<const Rea
 template <class Real>
 void inverse_diagonal(const Operator<Real>& body, View<Real, 4> out);
 
-// y = K x; returns x . y over owned nodes, the same to the bit for any number of threads.
+// y = K x; returns x . y over owned rows, what y holds in their halo along z included: x must be 0 there. The same to
+// the bit for any number of threads.
 template <class Real>
 double multiply(const Operator<Real>& body, View<const Real, 4> x, View<Real, 4> y);
 

@@ -155,7 +155,7 @@ def test_steps_do_not_depend_on_where_they_pause():
     assert np.abs(now.compositions[0] - once.compositions[0]).max() < 0.02
 
 
-def test_a_closed_particle_is_never_charged_by_its_elasticity():
+def test_mass_stays_with_a_mixed_stiffness():
     """Composition-dependent stiffness: the mass stays, too."""
     sim, solid = particle((60, 20, 40), 5.0, tolerance=1e-3)
     body = VoxelBody(solid, np.full(3, 5.0), np.stack([FEPO4, LIFEPO4]), share=np.zeros(solid.shape))
@@ -165,11 +165,10 @@ def test_a_closed_particle_is_never_charged_by_its_elasticity():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kappa_b", [1.0, 100.0])
-def test_morphology_does_not_depend_on_kappa_b(kappa_b):
+def test_morphology_does_not_depend_on_kappa_b():
     """Deng SI: with isotropic kappa the result is the same; a hundredth of the composition here, at 5 nm."""
     ends = []
-    for stiff in (kappa_b, 100.0):
+    for stiff in (1.0, 100.0):
         sim, _ = particle((200, 100, 130), 5.0, (100, 50, 65), kappa_b=stiff)
         now, _, _ = run(sim, 3e5)
         ends.append(sim.grid.cell_means(now.compositions[0]).mean(axis=1))

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
-from scipy import ndimage
 
 from chemomech import _core
 from chemomech.arrays import Bool, Float
@@ -26,6 +25,7 @@ from chemomech.io.void_config import (
     stiffness_of,
 )
 from chemomech.io.vtkhdf import write_series
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.voxel import Equilibrium, VoxelBody
 from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.coherency import Coherency
@@ -106,7 +106,8 @@ class VoidRun:
         return simulation, solid
 
     def _without_islands(self, solid: Bool) -> Bool:
-        pieces, count = ndimage.label(solid, np.ones((3, 3, 3)))
+        nx, ny, nz = solid.shape
+        pieces, count = Box((nx, ny, nz), self.config.domain.periodic).label(solid, np.ones((3, 3, 3)))
         if count == 1 or self.config.domain.islands == "keep":
             return solid
         sizes = np.bincount(pieces.ravel())[1:]
@@ -167,8 +168,17 @@ class VoidRun:
 
     def _fingerprint(self) -> str:
         """Of what decides every step."""
-        physics = self.config.model_dump_json(include={"domain", "material", "surface", "initial"})
-        whole = f"{physics} {self.config.time.tolerance}".encode() + np.packbits(self.solid).tobytes()
+        # What the files hold counts, not what they are called.
+        config = self.config.model_copy(
+            update={
+                "domain": self.config.domain.model_copy(update={"file": None}),
+                "material": self.config.material.model_copy(update={"expansion_file": None}),
+                "initial": self.config.initial.model_copy(update={"file": None}),
+            }
+        )
+        physics = config.model_dump_json(include={"domain", "material", "surface", "initial"})
+        law = eigenstrain_of(self.config.material).coefficients
+        whole = f"{physics} {config.time.tolerance}".encode() + law.tobytes() + np.packbits(self.solid).tobytes()
         return hashlib.sha256(whole).hexdigest()
 
     def to_the_end(self) -> bool:
@@ -243,6 +253,7 @@ class VoidRun:
             "frame_names": np.array(list(self._frames), dtype=str),
             "frame_times": np.array(list(self._frames.values())),
         }
+        self.log.settle()
         write_checkpoint(self.folder, self.now.step, arrays)
 
     def particle(self) -> Particle:
@@ -265,7 +276,8 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
     InputError : compositions outside (0, 1), or a mean between which there are no two phases.
     """
     random = np.random.default_rng(initial.seed)
-    noise = initial.noise * random.uniform(-1, 1, grid.box.nodes)
+    amplitude = initial.noise if initial.noise is not None else 0.0 if initial.file else 0.01
+    noise = amplitude * random.uniform(-1, 1, grid.box.nodes)
     if initial.file is not None:
         cells = read_composition(initial.file, initial.dataset, solid.shape)
         total = grid.gather(np.where(solid, cells, 0.0))[grid.box.owned]
@@ -302,7 +314,8 @@ def _two_phases(initial: Initial, grid: NodeGrid, law: RegularSolution) -> Float
         for axis, (n, h, component) in enumerate(zip(grid.box.nodes, grid.spacing_nm, normal, strict=True))
     )
     mass = grid.mass[grid.box.owned]
-    low, high = float(np.min(along)) - 1e3, float(np.max(along)) + 1e3
+    reach = 10 * initial.boundary_width_nm
+    low, high = float(np.min(along)) - reach, float(np.max(along)) + reach
     for _ in range(100):
         middle = (low + high) / 2
         field = poor + (rich - poor) * (1 + np.tanh(2 * (along - middle) / initial.boundary_width_nm)) / 2

@@ -21,7 +21,7 @@ def read_solid(path: Path, dataset: str | None) -> Bool:
 
 
 def read_composition(path: Path, dataset: str | None, shape: tuple[int, ...]) -> Float:
-    """Compositions of nodes or cells in (0, 1)."""
+    """Compositions of cells, of a given shape."""
     volume = read_volume(path, dataset).astype(float)
     if volume.shape != shape:
         raise InputError(f"{path}: the composition must have shape {shape}, one value a voxel, got {volume.shape}")
@@ -43,9 +43,9 @@ def read_volume(path: Path, dataset: str | None) -> npt.NDArray[np.generic]:
             volume = _read_tiff(path)
         else:
             raise InputError(f"{path}: must be .npy, .h5, .hdf5, .tif or .tiff")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: cannot be read ({error})") from error
     if volume.ndim != 3:
         raise InputError(f"{path}: must have three axes (a, b, c), got shape {volume.shape}")

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from chemomech.arrays import Float
+from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
 from chemomech.io.files import atomic_path
 from chemomech.io.vtkhdf import write_frame
@@ -54,7 +54,7 @@ def unpack(arrays: dict[str, Any]) -> Instant:
 
 
 class Log:
-    """log.csv: one line a step, on the disk when the step is done.
+    """log.csv: one line a step, handed to the system when the step is done.
 
     Parameters
     ----------
@@ -85,9 +85,16 @@ class Log:
 
     def close(self) -> None:
         try:
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+            try:
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def settle(self) -> None:
+        """Wait until what was appended is on the disk: a checkpoint must not be ahead of it."""
+        os.fsync(self._file.fileno())
 
 
 def _row(record: StepRecord) -> Sequence[str]:
@@ -114,7 +121,7 @@ def read_log(folder: Path) -> list[StepRecord]:
     return records
 
 
-def write_instant(path: Path, grid: NodeGrid, solid: Any, instant: Instant, elastic: Equilibrium | None) -> None:
+def write_instant(path: Path, grid: NodeGrid, solid: Bool, instant: Instant, elastic: Equilibrium | None) -> None:
     """One frame: composition and displacement at the nodes, strain and stress of the voxels."""
     nodes = instant.compositions[0][tuple(slice(1, n + 2) for n in grid.box.cells)]
     point, cell = {"composition": nodes}, {"solid": solid.astype(float)}

@@ -24,7 +24,7 @@ Point = tuple[Finite, Finite, Finite]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Sphere(_Table):
@@ -49,8 +49,13 @@ class Domain(_Table):
 
     @model_validator(mode="after")
     def _complete(self) -> "Domain":
+        for key, shape in (("file", "file"), ("dataset", "file"), ("spheres", "spheres")):
+            if getattr(self, key) and self.shape != shape:
+                raise ValueError(f'the key {key} goes with shape = "{shape}", not with "{self.shape}"')
         if self.shape == "file" and self.file is None:
             raise ValueError('shape = "file" needs the key file')
+        if self.shape == "file" and self.size_nm is not None:
+            raise ValueError("size_nm is that of the file; leave it out")
         if self.shape != "file" and self.size_nm is None:
             raise ValueError(f'shape = "{self.shape}" needs the key size_nm')
         if self.shape == "spheres" and not self.spheres:
@@ -82,6 +87,12 @@ class Material(_Table):
     expansion_file: Path | None = None
     expansion_model: Literal["M0", "M1", "M2"] = "M1"
 
+    @model_validator(mode="after")
+    def _one_stiffness(self) -> "Material":
+        if self.stiffness_GPa is not None and "stiffness" in self.model_fields_set:
+            raise ValueError("give stiffness or stiffness_GPa, not both")
+        return self
+
 
 class SurfaceTable(_Table):
     """What the surface does: neutral and closed by default."""
@@ -95,7 +106,7 @@ class Initial(_Table):
     """The composition at the beginning."""
 
     mean: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    noise: Annotated[float, Field(ge=0, le=0.5)] | None = None  # 0 with a file, else 0.01
     seed: int = 0
     boundary_normal: Point | None = None
     boundary_width_nm: Positive = 15.0

@@ -3,13 +3,12 @@
     dX/dt = div( D M(X) grad mu / kT ),   mu = h'(X) - div( kappa grad X ) + mu_el      (Deng SI, eqs 3.3, 3.6, 3.7)
 
 with no flux through the surface of the solid, or Butler and Volmer's symmetric exchange with a reservoir there,
-2 j0 sinh((mu_res - mu) / 2 kT) per area. Newton's method on X and mu
+2 j0 sinh((mu_res - mu) / (2 kT)) per area. Newton's method on X and mu
 together; its linear systems are solved by multigrid cycles whose smoother relaxes whole lines along the second axis,
 the crystal's b, where lithium is up to 1e5 times as fast and gradients cost a hundred times as much. Coarse grids are
 coarser along the other two axes only. cpp/phasefield has the kernels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,13 +68,12 @@ class _Level:
     def __init__(self, box: Box, factors: tuple[int, int, int] | None) -> None:
         self.box = box
         self.factors = factors  # to the grid below; None for the coarsest
-        self.fields = np.zeros((4, *box.shape))  # mass, curvature, exchange, edges along b of one operator
+        self.fields = np.zeros((3, *box.shape))
         self.mobility = np.zeros((3, *box.shape))
         self.gradient = np.zeros((3, *box.shape))
         self.right, self.solution, self.spare = (np.zeros((2, *box.shape)) for _ in range(3))
-        self.system = _core.ConservationSystem(
-            self.fields[0], self.mobility, self.gradient, self.fields[1], self.fields[2]
-        )
+        self.mass, self.curvature, self.exchange = self.fields
+        self.system = _core.ConservationSystem(self.mass, self.mobility, self.gradient, self.curvature, self.exchange)
 
     def smooth(self, sweeps: int) -> None:
         for sweep in range(2 * sweeps):
@@ -97,7 +95,7 @@ class CahnHilliard:
         strengths = np.sqrt(transport.gradient_nm2 * transport.diffusivity_nm2_per_s) / grid.spacing_nm**2
         self._levels = [_Level(box, factors) for box, factors in _boxes(grid.box, strengths)]
         finest = self._levels[0]
-        finest.fields[0] = grid.mass
+        finest.mass[...] = grid.mass
         finest.gradient[...] = grid.edges * transport.gradient_nm2[:, None, None, None]
         for upper, lower in zip(self._levels[:-1], self._levels[1:], strict=True):
             _coarsen_nodes(upper, lower, slice(0, 1))
@@ -145,18 +143,20 @@ class CahnHilliard:
         history: Float,
         composition: Float,
         potential: Float,
-        external: Callable[[Float], tuple[Float, Float | float]],
         tolerance: float,
+        *,
+        steady: Float | float = 0.0,
+        stiffness: float = 0.0,
     ) -> int:
-        """Solve mass (rate X - history) + flow(mu) = 0 with mu = h' + bending / mass + external.
+        """Solve mass (rate X - history) + flow(mu) = 0 with mu = h' + bending / mass + steady + stiffness X.
 
         Parameters
         ----------
         rate : coefficient of the new composition in its time derivative, 1/s.
         history : (X, Y, Z) what the compositions before contribute, 1/s.
         composition, potential : (X, Y, Z) a guess, replaced by the solution; kT.
-        external : of X the rest of the potential, kT, and its derivative.
         tolerance : largest change of a composition in the last iteration.
+        steady, stiffness : the rest of the potential, (X, Y, Z) or one, and its derivative; kT.
 
         Returns
         -------
@@ -169,12 +169,12 @@ class CahnHilliard:
         finest, mass, law = self._levels[0], self.grid.mass, self.transport.free_energy
         exists = self.grid.exists
         for iteration in range(1, _MOST_ITERATIONS + 1):
-            extra, slope = external(composition)
-            curvature = np.where(exists, law.curvature(np.where(exists, composition, 0.5)) + slope, 0.0)
-            target = np.where(exists, law.potential(np.where(exists, composition, 0.5)) + extra, 0.0)
-            np.multiply(mass, curvature, out=finest.fields[1])
+            inside = np.where(exists, composition, 0.5)
+            curvature = np.where(exists, law.curvature(inside) + stiffness, 0.0)
+            target = np.where(exists, law.potential(inside) + steady + stiffness * inside, 0.0)
+            np.multiply(mass, curvature, out=finest.curvature)
             lost, ease = self.exchange(potential)
-            finest.fields[2] = ease
+            finest.exchange[...] = ease
             self._prepare(rate)
             wrong = np.stack(
                 [
@@ -217,7 +217,7 @@ class CahnHilliard:
         The cycle alone may amplify a mode or two when a step is so long that an interface could wander off freely.
         """
         finest = self._levels[0]
-        weight = np.divide(1.0, self.grid.mass, out=self.grid.field(), where=self.grid.exists)
+        weight = self.grid.per_volume(self.grid.exists.astype(float))
         scale = np.array([1 / rate, 1 / _CURVATURE])[:, None, None, None] ** 2 * weight
         size = np.sqrt(_dot(scale, wrong, wrong))
         if size == 0:
@@ -262,7 +262,7 @@ class CahnHilliard:
             self._cycle(depth + 1)
         below.box.fill_halo(below.solution)
         _core.add_prolonged(level.factors, below.solution, level.solution)
-        level.solution *= level.fields[0] > 0
+        level.solution *= level.mass > 0
         level.smooth(_SWEEPS)
 
 

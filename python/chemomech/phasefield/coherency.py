@@ -3,7 +3,8 @@
 The displacement follows the composition at once: it minimises E = 1/2 int (eps - eps0(X)) : C : (eps - eps0(X)), and
 the chemical potential gains dE/dX = -sigma : eps0'(X) per volume (Deng SI, eqs 3.4 and 3.7). Compositions are at nodes,
 eigenstrains at voxels, of the mean over their corners; the potential of a node is the exact derivative of the discrete
-energy, so that a descent in X is one.
+energy, so that a descent in X is one. Where the stiffness follows the composition too, its part of the derivative is
+taken of mean strains, which converges with the grid.
 """
 
 from dataclasses import dataclass
@@ -105,8 +106,7 @@ class Coherency:
             per_volume += 0.5 * np.einsum("...i,ij,...j", state.elastic_strain, softening, state.elastic_strain)
         voxel = float(np.prod(self.grid.spacing_nm))
         forces = self.grid.gather(np.where(self.body.solid, per_volume * voxel, 0.0))
-        potential = np.divide(forces, self.grid.mass, out=np.zeros_like(forces), where=self.grid.mass > 0)
         # An energy is right to the square of the residual. The load of the eigenstrain sets the scale of both.
-        held = stress_free[self.body.solid][:, :3]
-        work = voxel * float(np.einsum("ni,ij,nj", held, self.body.stiffness_GPa[0, :3, :3], held))
-        return Coherent(potential * self._kT, state, rtol**2 * work)
+        inside = stress_free[self.body.solid][:, :3]
+        work = voxel * float(np.einsum("ni,ij,nj", inside, self.body.stiffness_GPa[0, :3, :3], inside))
+        return Coherent(self.grid.per_volume(forces) * self._kT, state, rtol**2 * work)

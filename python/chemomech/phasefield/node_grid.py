@@ -53,6 +53,10 @@ class NodeGrid:
         """Of a field over the body: values times nm^3."""
         return float(np.einsum("ijk,ijk->", values[self.box.owned], self.mass[self.box.owned]))
 
+    def per_volume(self, amounts: Float) -> Float:
+        """Amounts (X, Y, Z) of nodes over their volumes, 0 where there is no node."""
+        return np.divide(amounts, self.mass, out=self.field(), where=self.exists)
+
     def of_nodes(self, values: Float) -> Float:
         """The field (X, Y, Z) of values at the nodes (nodes...)."""
         field = self.field()

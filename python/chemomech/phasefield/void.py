@@ -16,7 +16,7 @@ from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.mechanics.voxel import Equilibrium
 from chemomech.phasefield.cahn_hilliard import CahnHilliard
-from chemomech.phasefield.coherency import Coherency
+from chemomech.phasefield.coherency import Coherency, Coherent
 from chemomech.units import EV_PER_AJ
 
 #: Elastic residual over load, as a share of the tolerance: a load moves compositions by some tenths, and what is left
@@ -95,6 +95,19 @@ class Instant:
     mean_composition: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A step that may be accepted."""
+
+    composition: Float
+    potential: Float
+    coherent: Coherent | None
+    chemical_aJ: float
+    elastic_aJ: float
+    error: float
+    newton_iterations: int
+
+
 class VoidSimulation:
     """A particle that separates into phases.
 
@@ -125,8 +138,7 @@ class VoidSimulation:
         self.closed = equations.transport.closed
         extent = np.array(self.grid.box.cells) * self.grid.spacing_nm
         self.crossing_s = float((extent**2 / equations.transport.diffusivity_nm2_per_s).max())
-        area = np.divide(self.grid.surface, self.grid.mass, out=self.grid.field(), where=self.grid.mass > 0)
-        self._wetting = area * (wetting_kT_per_nm2 / site_density_nm3)
+        self._wetting = self.grid.per_volume(self.grid.surface) * (wetting_kT_per_nm2 / site_density_nm3)
 
     def begin(self, composition: Float) -> tuple[Instant, StepRecord, Equilibrium | None]:
         """The first instant, from the compositions (nodes...) of the solid."""
@@ -135,10 +147,12 @@ class VoidSimulation:
         elastic = coherent.potential_kT if coherent else self.grid.field()
         potential = self._potential(field, elastic)
         self.equations.set_mobility(field)
-        speed = np.divide(self.equations.flow(potential), self.grid.mass, out=self.grid.field(), where=self.grid.exists)
+        leaving = self.equations.flow(potential) + self.equations.exchange(potential)[0]
+        speed = self.grid.per_volume(leaving)
         fastest = float(np.abs(speed).max())
-        length = _FIRST_CHANGE * self.tolerance / fastest if fastest > 0 else 1.0
+        length = _FIRST_CHANGE * self.tolerance / fastest if fastest > 0 else self.crossing_s
         chemical, elastic_energy = self._energies(field, coherent.elastic if coherent else None)
+        trial = _Trial(field, potential, coherent, chemical, elastic_energy, 0.0, 0)
         instant = Instant(
             step=0,
             time_s=0.0,
@@ -151,7 +165,7 @@ class VoidSimulation:
             energy_aJ=chemical + elastic_energy,
             mean_composition=self._mean(field),
         )
-        record = self._record(instant, 0.0, chemical, elastic_energy, 0.0, 0.0, 0, 0, 0)
+        record = self._record(instant, trial, length_s=0.0, motion=0.0, n_rejected=0)
         return instant, record, coherent.elastic if coherent else None
 
     def advance(self, now: Instant, until_s: float) -> tuple[Instant, StepRecord, Equilibrium | None]:
@@ -169,9 +183,9 @@ class VoidSimulation:
             except ConvergenceError:
                 wanted = length * _AFTER_A_FAILURE
                 continue
-            composition, potential, newton, coherent, chemical, elastic_energy, error = trial
-            energy = chemical + elastic_energy
-            slack = _ROUNDING * (abs(chemical) + abs(elastic_energy) + self._aJ * self.grid.volume)
+            composition, coherent, error = trial.composition, trial.coherent, trial.error
+            energy = trial.chemical_aJ + trial.elastic_aJ
+            slack = _ROUNDING * (abs(trial.chemical_aJ) + abs(trial.elastic_aJ) + self._aJ * self.grid.volume)
             slack += coherent.uncertainty_aJ if coherent else 0.0
             if self.closed and energy > now.energy_aJ + slack:
                 wanted = length / 2
@@ -192,7 +206,7 @@ class VoidSimulation:
                 next_length_s=proposed,
                 lengths_s=(length, *now.lengths_s[:1]),
                 compositions=(composition, *now.compositions[:2]),
-                potential=potential,
+                potential=trial.potential,
                 elastic_potentials=(
                     coherent.potential_kT if coherent else now.elastic_potentials[0],
                     *now.elastic_potentials[:1],
@@ -201,31 +215,26 @@ class VoidSimulation:
                 energy_aJ=energy,
                 mean_composition=self._mean(composition),
             )
-            iterations = coherent.elastic.iterations if coherent else 0
-            record = self._record(
-                instant, length, chemical, elastic_energy, float(motion), error, newton, iterations, rejected
-            )
+            record = self._record(instant, trial, length_s=length, motion=float(motion), n_rejected=rejected)
             return instant, record, coherent.elastic if coherent else None
         raise ConvergenceError(
             "a step of the phase field", iterations=_MOST_REJECTED, residual=length, tolerance=self.tolerance
         )
 
-    def _step(self, now: Instant, length: float):  # type: ignore[no-untyped-def]
+    def _step(self, now: Instant, length: float) -> _Trial:
         latest = now.compositions[0]
         ratio = length / now.lengths_s[0] if now.lengths_s else 0.0
         rate, history, expected = _backward_differences(now, length)
         elastic = _extrapolated(now.elastic_potentials, ratio) if ratio else now.elastic_potentials[0]
-        steady = elastic + self._wetting
         held_back = self._held_back
-
-        def external(composition: Float) -> tuple[Float, float]:
-            return steady + held_back * (composition - expected), held_back
-
+        steady = elastic + self._wetting - held_back * expected
         self.equations.set_mobility(expected)
         law = self.equations.transport.free_energy
         composition = _between(latest, expected, law.lowest, law.highest)
         potential = now.potential.copy()
-        newton = self.equations.solve(rate, history, composition, potential, external, _NEWTON * self.tolerance)
+        newton = self.equations.solve(
+            rate, history, composition, potential, _NEWTON * self.tolerance, steady=steady, stiffness=held_back
+        )
         if self.closed:
             self._restore_mass(composition, now.mean_composition)
         self.grid.box.fill_halo(composition)
@@ -237,7 +246,7 @@ class VoidSimulation:
             missed = coherent.potential_kT - elastic - held_back * (composition - expected)
             error = max(error, float(np.abs(missed[self.grid.exists]).max()) / (held_back + _BULK_CURVATURE))
         chemical, elastic_energy = self._energies(composition, coherent.elastic if coherent else None)
-        return composition, potential, newton, coherent, chemical, elastic_energy, error
+        return _Trial(composition, potential, coherent, chemical, elastic_energy, error, newton)
 
     def _truncation(self, now: Instant, composition: Float, length: float) -> float:
         """Largest error of the step: h^2 (h + h1)^2 / (2 h + h1) times the third divided difference of X.
@@ -264,7 +273,7 @@ class VoidSimulation:
 
     def _potential(self, composition: Float, elastic: Float) -> Float:
         grid, law = self.grid, self.equations.transport.free_energy
-        bending = np.divide(self.equations.bending(composition), grid.mass, out=grid.field(), where=grid.exists)
+        bending = grid.per_volume(self.equations.bending(composition))
         homogeneous = np.where(grid.exists, law.potential(np.where(grid.exists, composition, 0.5)), 0.0)
         return np.where(grid.exists, homogeneous + bending + elastic + self._wetting, 0.0)
 
@@ -276,32 +285,23 @@ class VoidSimulation:
         return self.grid.integral(composition) / self.grid.volume
 
     def _record(
-        self,
-        instant: Instant,
-        length: float,
-        chemical: float,
-        elastic: float,
-        motion: float,
-        error: float,
-        newton: int,
-        iterations: int,
-        rejected: int,
+        self, instant: Instant, trial: _Trial, *, length_s: float, motion: float, n_rejected: int
     ) -> StepRecord:
-        inside = instant.compositions[0][self.grid.exists]
+        inside = trial.composition[self.grid.exists]
         return StepRecord(
-            instant.step,
-            instant.time_s,
-            length,
-            chemical,
-            elastic,
-            instant.mean_composition,
-            float(inside.min()),
-            float(inside.max()),
-            motion,
-            error,
-            newton,
-            iterations,
-            rejected,
+            step=instant.step,
+            time_s=instant.time_s,
+            length_s=length_s,
+            chemical_aJ=trial.chemical_aJ,
+            elastic_aJ=trial.elastic_aJ,
+            mean_composition=instant.mean_composition,
+            lowest=float(inside.min()),
+            highest=float(inside.max()),
+            motion=motion,
+            error=trial.error,
+            newton_iterations=trial.newton_iterations,
+            elastic_iterations=trial.coherent.elastic.iterations if trial.coherent else 0,
+            n_rejected=n_rejected,
         )
 
 
