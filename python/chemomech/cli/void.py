@@ -24,5 +24,12 @@ def void(
 
     run = VoidRun(config, output, restart=restart)
     if run.to_the_end():
-        write_report(output, run.particle(), run.log.records, inputs=[config], warnings=run.warnings)
+        write_report(
+            output,
+            run.particle(),
+            run.log.records,
+            inputs=[config, *run.files],
+            settings=run.settings(),
+            warnings=run.warnings,
+        )
         log.info("report: %s", (output / "report.html").resolve())

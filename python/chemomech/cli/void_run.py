@@ -1,9 +1,11 @@
 """One run of `chemomech void`: from the configuration to the last checkpoint."""
 
 import hashlib
+import json
 import logging
 import math
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 #: Cells across an interface below which its energy depends on where it lies on the grid.
 _CELLS_ACROSS = 4
+#: Without a terminal a line is written at least this often.
+_SILENCE_S = 30.0
 
 
 class VoidRun:
@@ -150,6 +154,12 @@ class VoidRun:
         self.log.append(record)
         self._frame()
         self._checkpoint()
+        log.info(
+            "%d x %d x %d voxels, %.3g %% solid, %d threads",
+            *self.solid.shape,
+            100 * self.solid.mean(),
+            _core.build_info()["threads"],
+        )
 
     def _resume(self) -> None:
         arrays = read_checkpoint(self.folder)
@@ -204,13 +214,13 @@ class VoidRun:
         return True
 
     def _is_over(self) -> bool:
-        time = self.config.time
-        ended = self.now.time_s >= time.end_s
-        return ended or (self.now.step > 0 and self.log.records[-1].motion < time.relaxed)
+        ended = self.now.time_s >= self.config.time.end_s
+        return ended or (self.now.step > 0 and self.log.records[-1].motion < self.config.time.relaxed)
 
     def _run(self, stop: list[int]) -> None:
         every = self.config.output.checkpoint_steps
         with progress_in_time("phase field") as show:
+            begun = said = time.monotonic()
             while not self._is_over() and not stop:
                 until = min(self._next_frame(), self.config.time.end_s)
                 self.now, record, self._elastic = self.simulation.advance(self.now, until)
@@ -219,8 +229,15 @@ class VoidRun:
                 if record.time_s == until:
                     self._frame()
                     log.info("%s", _state(record))
+                    said = time.monotonic()
+                elif time.monotonic() - said > _SILENCE_S:
+                    said = time.monotonic()
+                    left = (said - begun) * (1 / max(self._share(), 1e-3) - 1)
+                    log.info("%s, %.0f min left", _state(record), left / 60)
                 if record.step % every == 0:
                     self._checkpoint()
+        if self._is_over() and self.now.time_s < self.config.time.end_s:
+            log.info("relaxed: nothing would move by %.3g while lithium crosses the particle", self.config.time.relaxed)
         if self.now.time_s not in self._frames.values() and self._is_over():
             self._frame()
         self._checkpoint()
@@ -230,9 +247,9 @@ class VoidRun:
         first = self.config.output.first_frame_s or self.config.time.end_s / 1e3
         per_decade = self.config.output.frames_per_decade
         count = 0
-        while (time := first * 10 ** (count / per_decade)) <= self.now.time_s:
+        while (moment := first * 10 ** (count / per_decade)) <= self.now.time_s:
             count += 1
-        return time
+        return moment
 
     def _share(self) -> float:
         """Steps lengthen with time, so that decades count, as far as frames are taken."""
@@ -256,6 +273,22 @@ class VoidRun:
         self.log.settle()
         write_checkpoint(self.folder, self.now.step, arrays)
 
+    @property
+    def files(self) -> list[Path]:
+        """Files that the configuration names."""
+        config = self.config
+        named = (config.domain.file, config.material.expansion_file, config.initial.file)
+        return [path for path in named if path is not None]
+
+    def settings(self) -> dict[str, str]:
+        """Every key of the configuration that has a value, defaults included."""
+        return {
+            f"{table}.{key}": json.dumps(value)
+            for table, keys in self.config.model_dump(mode="json", exclude={"schema_"}).items()
+            for key, value in keys.items()
+            if value is not None
+        }
+
     def particle(self) -> Particle:
         """What the report shows."""
         composition = self.grid.cell_means(self.now.compositions[0])
@@ -277,7 +310,10 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
     """
     random = np.random.default_rng(initial.seed)
     amplitude = initial.noise if initial.noise is not None else 0.0 if initial.file else 0.01
-    noise = amplitude * random.uniform(-1, 1, grid.box.nodes)
+    # The same along b, where lithium evens itself out within microseconds and gradients cost most.
+    nx, ny, nz = grid.box.nodes
+    noise = amplitude * np.broadcast_to(random.uniform(-1, 1, (nx, 1, nz)), (nx, ny, nz))
+    noise = noise - (noise * grid.mass[grid.box.owned]).sum() / grid.volume
     if initial.file is not None:
         cells = read_composition(initial.file, initial.dataset, solid.shape)
         total = grid.gather(np.where(solid, cells, 0.0))[grid.box.owned]
@@ -303,6 +339,8 @@ def _two_phases(initial: Initial, grid: NodeGrid, law: RegularSolution) -> Float
     """Phases in equilibrium on both sides of a plane that is placed so that the mean comes out."""
     assert initial.boundary_normal is not None
     poor, rich = law.binodal()
+    if poor == rich:
+        raise InputError(f"initial.boundary_normal: omega of {law.omega:.3g} kT separates no phases; leave it out")
     if not poor < initial.mean < rich:
         raise InputError(f"initial.mean must lie between the phases, {poor:.4g} and {rich:.4g}, got {initial.mean}")
     normal = np.array(initial.boundary_normal)

@@ -18,6 +18,8 @@ from chemomech.phasefield.node_grid import NodeGrid
 from chemomech.phasefield.void import Instant, StepRecord
 
 LOG = "log.csv"
+#: ParaView takes six components for those of a symmetric tensor, aa, bb, cc, ab, bc, ac; ours are Voigt's.
+_TENSOR, _HALF_SHEAR = [0, 1, 2, 5, 3, 4], np.array([1, 1, 1, 0.5, 0.5, 0.5])
 _MANY = ("compositions", "elastic_potentials", "displacements")
 
 
@@ -122,11 +124,11 @@ def read_log(folder: Path) -> list[StepRecord]:
 
 
 def write_instant(path: Path, grid: NodeGrid, solid: Bool, instant: Instant, elastic: Equilibrium | None) -> None:
-    """One frame: composition and displacement at the nodes, strain and stress of the voxels."""
+    """One frame: composition and displacement at the nodes, strain and stress tensors of the voxels."""
     nodes = instant.compositions[0][tuple(slice(1, n + 2) for n in grid.box.cells)]
     point, cell = {"composition": nodes}, {"solid": solid.astype(float)}
     if elastic is not None:
         point["displacement_nm"] = elastic.displacement_nm
-        cell["elastic_strain"] = elastic.elastic_strain
-        cell["stress_GPa"] = elastic.stress_GPa
+        cell["elastic_strain"] = elastic.elastic_strain[..., _TENSOR] * _HALF_SHEAR
+        cell["stress_GPa"] = elastic.stress_GPa[..., _TENSOR]
     write_frame(path, solid, grid.spacing_nm, point, cell)

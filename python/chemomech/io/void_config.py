@@ -17,8 +17,8 @@ from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE
 from chemomech.phasefield.coherency import Eigenstrain
 from chemomech.phasefield.free_energy import RegularSolution
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Lengths = tuple[Positive, Positive, Positive]
 Point = tuple[Finite, Finite, Finite]
 
@@ -150,7 +150,7 @@ def read_config(path: Path) -> VoidConfig:
     InputError : the file cannot be read, is not TOML, or a key is unknown, missing or wrong; the message names it.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

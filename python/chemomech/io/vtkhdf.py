@@ -1,5 +1,6 @@
 """Frames for ParaView: VTKHDF image data, one file an instant, and a list of them in time."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,9 @@ def write_frame(
     point_data, cell_data : fields (nx + 1, ny + 1, nz + 1, ...) and (nx, ny, nz, ...), stored in single precision.
     """
     nx, ny, nz = solid.shape
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # Made in memory: HDF5 cannot give up a file when the disk is full, it takes the process down.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         group = file.create_group("VTKHDF")
         group.attrs["Version"] = np.array([2, 1])
         group.attrs["Type"] = np.bytes_("ImageData")
@@ -47,6 +50,8 @@ def write_frame(
             for name, field in fields.items():
                 values = _z_first(np.nan_to_num(field).astype(np.float32))
                 place.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
 
 
 def write_series(path: Path, frames: Mapping[str, float]) -> None:

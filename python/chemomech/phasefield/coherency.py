@@ -63,12 +63,10 @@ class Coherent:
     ----------
     potential_kT : (X, Y, Z) at the nodes.
     elastic : displacement, strains, stresses and energy of the voxels.
-    uncertainty_aJ : of the energy, from where the iteration for the displacement ends.
     """
 
     potential_kT: Float
     elastic: Equilibrium
-    uncertainty_aJ: float
 
 
 class Coherency:
@@ -98,15 +96,11 @@ class Coherency:
         means = self.grid.cell_means(composition)
         if self.mixed:
             self.body.mix(np.where(self.body.solid, np.clip(means, 0.0, 1.0), 0.0))
-        stress_free = self.eigenstrain(means)
-        state = self.body.equilibrium(stress_free, rtol=rtol, start=start)
+        state = self.body.equilibrium(self.eigenstrain(means), rtol=rtol, start=start)
         per_volume = -np.einsum("...i,...i", state.stress_GPa[..., :3], self.eigenstrain.derivative(means)[..., :3])
         if self.mixed:
             softening = self.body.stiffness_GPa[1] - self.body.stiffness_GPa[0]
             per_volume += 0.5 * np.einsum("...i,ij,...j", state.elastic_strain, softening, state.elastic_strain)
         voxel = float(np.prod(self.grid.spacing_nm))
         forces = self.grid.gather(np.where(self.body.solid, per_volume * voxel, 0.0))
-        # An energy is right to the square of the residual. The load of the eigenstrain sets the scale of both.
-        inside = stress_free[self.body.solid][:, :3]
-        work = voxel * float(np.einsum("ni,ij,nj", inside, self.body.stiffness_GPa[0, :3, :3], inside))
-        return Coherent(self.grid.per_volume(forces) * self._kT, state, rtol**2 * work)
+        return Coherent(self.grid.per_volume(forces) * self._kT, state)

@@ -47,6 +47,8 @@ class Projection:
         its own.
         """
         x = self.composition
+        if min(x.shape) < 2:
+            return float("nan")
         along_c, along_a = np.gradient(x)
         a, c = along_a / self.spacing_nm[0], along_c / self.spacing_nm[1]
         inside = np.isfinite(a) & np.isfinite(c) & _away_from_edges(np.isfinite(x))

@@ -8,7 +8,7 @@ step then takes one implicit solution for the composition and one elastic equili
 estimated. In a closed system no step is accepted that raises the free energy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from chemomech.units import EV_PER_AJ
 #: Elastic residual over load, as a share of the tolerance: a load moves compositions by some tenths, and what is left
 #: of it must not look like an error of the step. The energy errs by its square.
 _ELASTIC = 0.01
+#: The same once more, for an energy that seems to rise.
+_SETTLED = 1e-3
 #: A change of the first step, and of the last iteration of any step, as shares of the tolerance.
 _FIRST_CHANGE, _NEWTON = 0.1, 1e-3
 _OF_A_FIRST_CHANGE = 0.1
@@ -107,6 +109,10 @@ class _Trial:
     error: float
     newton_iterations: int
 
+    @property
+    def energy_aJ(self) -> float:
+        return self.chemical_aJ + self.elastic_aJ
+
 
 class VoidSimulation:
     """A particle that separates into phases.
@@ -183,13 +189,12 @@ class VoidSimulation:
             except ConvergenceError:
                 wanted = length * _AFTER_A_FAILURE
                 continue
+            if self.closed and self._rises(now, trial):
+                trial = self._settled(trial)
+                if self._rises(now, trial):
+                    wanted = length / 2
+                    continue
             composition, coherent, error = trial.composition, trial.coherent, trial.error
-            energy = trial.chemical_aJ + trial.elastic_aJ
-            slack = _ROUNDING * (abs(trial.chemical_aJ) + abs(trial.elastic_aJ) + self._aJ * self.grid.volume)
-            slack += coherent.uncertainty_aJ if coherent else 0.0
-            if self.closed and energy > now.energy_aJ + slack:
-                wanted = length / 2
-                continue
             growth = _SAFETY * (self.tolerance / error) ** (1 / 3) if error > 0 else _LARGEST_GROWTH
             if error > self.tolerance:
                 wanted = length * max(growth, _LARGEST_CUT)
@@ -212,13 +217,16 @@ class VoidSimulation:
                     *now.elastic_potentials[:1],
                 ),
                 displacements=(coherent.elastic.displacement_nm, *now.displacements[:1]) if coherent else (),
-                energy_aJ=energy,
+                energy_aJ=trial.energy_aJ,
                 mean_composition=self._mean(composition),
             )
             record = self._record(instant, trial, length_s=length, motion=float(motion), n_rejected=rejected)
             return instant, record, coherent.elastic if coherent else None
         raise ConvergenceError(
-            "a step of the phase field", iterations=_MOST_REJECTED, residual=length, tolerance=self.tolerance
+            f"the phase field after {now.time_s:.4g} s, with steps down to {length:.2g} s,",
+            iterations=_MOST_REJECTED,
+            residual=length,
+            tolerance=self.tolerance,
         )
 
     def _step(self, now: Instant, length: float) -> _Trial:
@@ -247,6 +255,18 @@ class VoidSimulation:
             error = max(error, float(np.abs(missed[self.grid.exists]).max()) / (held_back + _BULK_CURVATURE))
         chemical, elastic_energy = self._energies(composition, coherent.elastic if coherent else None)
         return _Trial(composition, potential, coherent, chemical, elastic_energy, error, newton)
+
+    def _rises(self, now: Instant, trial: _Trial) -> bool:
+        rounding = _ROUNDING * (abs(trial.chemical_aJ) + abs(trial.elastic_aJ) + self._aJ * self.grid.volume)
+        return trial.energy_aJ > now.energy_aJ + rounding
+
+    def _settled(self, trial: _Trial) -> _Trial:
+        """The same composition with a displacement so near equilibrium that its energy is right to rounding."""
+        if self.coherency is None or trial.coherent is None:
+            return trial
+        start = trial.coherent.elastic.displacement_nm
+        coherent = self.coherency.relax(trial.composition, start, _SETTLED * _ELASTIC * self.tolerance)
+        return replace(trial, coherent=coherent, elastic_aJ=coherent.elastic.minimum_aJ)
 
     def _truncation(self, now: Instant, composition: Float, length: float) -> float:
         """Largest error of the step: h^2 (h + h1)^2 / (2 h + h1) times the third divided difference of X.

@@ -1,6 +1,6 @@
 """The page of `void`: what the microscope would see of the particle along b, and how it got there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from chemomech.report.tables import Table
 _MARGIN, _HEAD, _TITLE, _GAP, _BAR, _FOOT, _LABEL = 0.1, 0.32, 0.2, 0.12, 0.09, 0.5, 1.1
 _WIDEST, _TALLEST = 2.3, 2.3
 _COMPONENTS = (r"$\varepsilon_{aa}$", r"$\varepsilon_{cc}$", r"$2\varepsilon_{ac}$")
+#: Of Voigt's engineering shears to the components of a tensor.
+_TENSOR = np.array([1, 1, 1, 0.5, 0.5, 0.5])
 _CHEMICAL, _ELASTIC = AXIS_COLOUR["a"], AXIS_COLOUR["c"]
 
 
@@ -57,6 +59,7 @@ def write_report(
     records: Sequence[StepRecord],
     *,
     inputs: Sequence[Path],
+    settings: Mapping[str, str],
     warnings: Sequence[str],
 ) -> None:
     """Write report.html, which needs no other file, into an existing folder."""
@@ -86,7 +89,7 @@ def write_report(
             history_figure=gallery.add_axes(plot_history(records), "history", "Free energies against time."),
             finding_table=finding_table(particle, seen) if seen else None,
             run_table=run_table(records),
-            provenance=[tables.input_table(inputs), tables.version_table()],
+            provenance=[tables.input_table(inputs), tables.option_table(settings), tables.version_table()],
         )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
@@ -149,21 +152,22 @@ def finding_table(particle: Particle, seen: Projection) -> Table:
     def largest(field: Float) -> str:
         return f"{100 * np.nanmax(np.abs(field)):.3f} %"
 
-    tensor = np.array([1.0, 1.0, 0.5])  # of 2 eps_ac, which is shown, to eps_ac
+    tensor = _TENSOR[[0, 2, 4]]
     misfit = particle.eigenstrain(np.array(0.0)) - particle.eigenstrain(np.array(1.0))
     thin = softest_angle(plane_stress(particle.stiffness_GPa), misfit[[0, 2, 4]])
     thick = softest_angle(particle.stiffness_GPa, misfit)
     rows = [
         ["Largest coherency strain, averaged along b", largest(seen.coherency * tensor)],
         ["Largest residual strain, averaged along b", largest(seen.residual * tensor)],
-        ["Largest coherency strain of a voxel", largest(particle.elastic.elastic_strain[..., :3])],
+        ["Largest coherency strain of a voxel", largest(particle.elastic.elastic_strain * _TENSOR)],
     ]
     surface = void_surface(particle.solid)
     if surface.any():
         tension = principal_stresses(particle.elastic.stress_GPa[surface])
         rows.append(["Largest tension at a void's surface", f"{tension[:, -1].max():.3f} GPa"])
         rows.append(["Largest pressure at a void's surface", f"{-tension[:, 0].min():.3f} GPa"])
-    if np.isfinite(seen.boundary_angle):
+    spread = np.nanmax(seen.composition) - np.nanmin(seen.composition)
+    if np.isfinite(seen.boundary_angle) and spread > 0.5:
         rows.append(["Normal of the phase boundaries, from a", f"{seen.boundary_angle:.1f}°"])
         rows.append(["The same of an infinite coherent plate, thin along b", f"{thin:.1f}°"])
         rows.append(["The same, thick along b", f"{thick:.1f}°"])
@@ -180,12 +184,14 @@ def run_table(records: Sequence[StepRecord]) -> Table:
     """What the steps took."""
     steps = records[1:]
     drift = max(abs(record.mean_composition / records[0].mean_composition - 1) for record in records)
+    rise = float(np.diff([record.energy_aJ for record in records]).max(initial=0.0))
     rows = [
         ["Steps accepted", str(len(steps))],
         ["Steps tried and rejected", str(sum(record.n_rejected for record in steps))],
         ["Iterations for the composition, mean", _mean([record.newton_iterations for record in steps])],
         ["Iterations of the elastic equilibrium, mean", _mean([record.elastic_iterations for record in steps])],
         ["Largest relative change of the mass", f"{drift:.1e}"],
+        ["Largest rise of the free energy over a step", f"{max(rise, 0.0):.1e} aJ"],
         ["Change of X that the last step would make in a crossing time", f"{records[-1].motion:.2g}"],
     ]
     return Table("The run.", ["Quantity", "Value"], rows)
