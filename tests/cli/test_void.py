@@ -50,7 +50,8 @@ def the_end(folder):
     frames = {}
     for path in sorted((out / "frames").glob("*.vtkhdf")):
         with h5py.File(path) as file:
-            frames[path.name] = file["VTKHDF/PointData/composition"][...].tobytes()
+            fields = [*file["VTKHDF/PointData"].values(), *file["VTKHDF/CellData"].values()]
+            frames[path.name] = [(field.name, field[...].tobytes()) for field in fields]
     return state, (out / "log.csv").read_text(), frames
 
 
@@ -86,7 +87,7 @@ def killed_and_restarted(folder, n_kills, whole_s, random):
             process.kill()
             process.wait()
             kills += 1
-        options = ("--restart",) if checkpoints(folder / "out") else ()
+        options = ("--restart",) if (folder / "out").is_dir() else ()
         if process.returncode == 0:  # it came to its end before the kill: begin once more
             for path in checkpoints(folder / "out"):
                 path.unlink()

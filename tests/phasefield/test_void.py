@@ -64,7 +64,7 @@ def test_two_phases(separated):
 def test_conservation_and_descent(separated):
     _, _, _, records, _ = separated
     energies = np.array([record.energy_aJ for record in records])
-    assert np.diff(energies).max() <= 2e-10 * np.abs(energies).max()
+    assert np.diff(energies).max() <= 2e-10 * np.abs(energies).min()
     drift = [abs(record.mean_composition / records[0].mean_composition - 1) for record in records]
     assert max(drift) < 1e-12
     assert all(record.lowest > 0 and record.highest < 1 for record in records)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -71,9 +72,16 @@ class VoidRun:
         self.grid = self.simulation.grid
         self._elastic: Equilibrium | None = None
         self._frames: dict[str, float] = {}
-        if restart:
+        if restart and not folder.is_dir():
+            raise InputError(f"{folder}: there is no run to go on with")
+        for pattern in (".checkpoint-*", ".log.csv.*", "frames/.frame*"):  # left by a process that was killed
+            for unfinished in folder.glob(pattern):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        if restart and checkpoints(folder):
             self._resume()
         else:
+            if restart:
+                log.info("there is no checkpoint yet: beginning anew")
             self._begin()
 
     def _assemble(self, solid: Bool) -> tuple[VoidSimulation, Bool]:
@@ -226,7 +234,8 @@ class VoidRun:
                 self.now, record, self._elastic = self.simulation.advance(self.now, until)
                 self.log.append(record)
                 show(self._share(), _state(record))
-                if record.time_s == until:
+                # Before the checkpoint of the step: no restart can then miss the frame.
+                if record.time_s == until or self._is_over():
                     self._frame()
                     log.info("%s", _state(record))
                     said = time.monotonic()
@@ -238,8 +247,6 @@ class VoidRun:
                     self._checkpoint()
         if self._is_over() and self.now.time_s < self.config.time.end_s:
             log.info("relaxed: nothing would move by %.3g while lithium crosses the particle", self.config.time.relaxed)
-        if self.now.time_s not in self._frames.values() and self._is_over():
-            self._frame()
         self._checkpoint()
 
     def _next_frame(self) -> float:
@@ -295,10 +302,9 @@ class VoidRun:
         coherency = self.simulation.coherency
         if coherency is None:
             return Particle(self.solid, self.grid.spacing_nm, composition, None, None, None)
-        if self._elastic is None:
-            self._elastic = coherency.relax(self.now.compositions[0], self.now.displacements[0], 1e-8).elastic
+        elastic = self._elastic or self.simulation.elastic_state(self.now)
         stiffness = coherency.body.stiffness_GPa.mean(axis=0)
-        return Particle(self.solid, self.grid.spacing_nm, composition, self._elastic, coherency.eigenstrain, stiffness)
+        return Particle(self.solid, self.grid.spacing_nm, composition, elastic, coherency.eigenstrain, stiffness)
 
 
 def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: RegularSolution) -> Float:

@@ -203,7 +203,6 @@ class Multigrid:
                 break
             np.multiply(residual, 1 / error, out=self._levels[0].load, casting="same_kind")
             step = self._cycle()
-            # Flexible: the single-precision cycle is not exactly the same symmetric map every time.
             energy_before, energy = energy, error * self._product(residual, step)
             _combine(error, step, energy / energy_before if energy_before else 0.0, direction)
             length = energy / self.multiply(direction, image)

@@ -2,10 +2,11 @@
 
 Second-order backward differences (Gear's method) in time. The elastic potential is extrapolated to the new time and
 held back by the stiffness s of the lattice against a change of composition, mu_el* + s (X - X*): both the extrapolation
-and that term are of second order, and because s bounds the elastic curvature the step is stable at any length (the
-characteristic polynomial of a mode of curvatures l and B <= s has its roots inside the unit circle for l >= 0). Each
-step then takes one implicit solution for the composition and one elastic equilibrium, and the error of both is
-estimated. In a closed system no step is accepted that raises the free energy.
+and that term are of second order. Equal steps are then stable at any length where a mode of chemical curvature l and
+elastic curvature B <= s grows against both, l + B > 0 (the roots of its characteristic polynomial lie inside the unit
+circle); steps that grow without end are not, and it is the estimated error of both parts that holds them. Each step
+takes one implicit solution for the composition and one elastic equilibrium. In a closed system no step is accepted that
+raises the free energy by more than rounding.
 """
 
 from dataclasses import dataclass, replace
@@ -174,6 +175,12 @@ class VoidSimulation:
         record = self._record(instant, trial, length_s=0.0, motion=0.0, n_rejected=0)
         return instant, record, coherent.elastic if coherent else None
 
+    def elastic_state(self, now: Instant) -> Equilibrium | None:
+        """The equilibrium of an instant, from the displacement it holds."""
+        if self.coherency is None:
+            return None
+        return self.coherency.relax(now.compositions[0], now.displacements[0], _ELASTIC * self.tolerance).elastic
+
     def advance(self, now: Instant, until_s: float) -> tuple[Instant, StepRecord, Equilibrium | None]:
         """One accepted step, not beyond `until_s`.
 
@@ -195,7 +202,8 @@ class VoidSimulation:
                     wanted = length / 2
                     continue
             composition, coherent, error = trial.composition, trial.coherent, trial.error
-            growth = _SAFETY * (self.tolerance / error) ** (1 / 3) if error > 0 else _LARGEST_GROWTH
+            order = 3 if len(now.compositions) == 3 else 1
+            growth = _SAFETY * (self.tolerance / error) ** (1 / order) if error > 0 else _LARGEST_GROWTH
             if error > self.tolerance:
                 wanted = length * max(growth, _LARGEST_CUT)
                 continue
