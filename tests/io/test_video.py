@@ -186,3 +186,14 @@ def test_refuses_impossible_elasticity(path, key, value, message):
         file.attrs[key] = value
     with pytest.raises(InputError, match=message):
         read_video(path)
+
+
+def test_external_map_is_read_and_checked(path):
+    with h5py.File(path, "a") as file:
+        file["particles/A/external_map"] = np.arange(48.0).reshape(6, 8)
+    assert read_video(path).particles["A"].external.shape == (24,)
+    assert read_video(path).particles["B"].external is None
+    with h5py.File(path, "a") as file:
+        file["particles/A/external_map"][2, 3] = np.nan
+    with pytest.raises(InputError, match="/particles/A/external_map is not finite at 1 of 24 pixels"):
+        read_video(path)

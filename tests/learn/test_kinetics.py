@@ -165,7 +165,11 @@ def test_bootstrap_of_equal_particles_is_nothing(problem):
 def test_one_standard_error_rule():
     """The strongest regularisation whose error is within one standard error of the best one's."""
     found = CrossValidation(
-        np.array([0.01, 0.1, 1.0, 10.0]), np.array([1.2, 1.0, 1.04, 1.3]), np.array([0.1, 0.0, 0.05, 0.05]), np.ones(4)
+        np.array([0.01, 0.1, 1.0, 10.0]),
+        np.array([1.2, 1.0, 1.04, 1.3]),
+        np.array([0.1, 0.0, 0.05, 0.05]),
+        np.ones(4),
+        {},
     )
     assert found.chosen == 1.0
 
@@ -180,6 +184,7 @@ def test_validation_prefers_some_regularisation(video, problem):
     assert validation.error.shape == (2,)
     assert validation.error[1] < validation.error[0]
     assert validation.training[1] > validation.training[0]
+    assert set(validation.consistency) == {"P1", "P2"}
 
 
 def test_adjoint_gradients_are_those_of_the_sensitivities(problem):

@@ -64,6 +64,7 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "particles": {
             name: {
                 "log_k_file": f"result.h5:/particles/{name}/log_k",
+                "correlation_of_k_with_external_map": learned.external_correlation,
                 "rmse": {
                     half.name: float(np.sqrt(np.mean((learned.model[half.name] - half.li_fraction) ** 2)))
                     for half in learned.particle.half_cycles
@@ -83,7 +84,8 @@ def _validation(result: KineticsResult) -> dict[str, Any] | None:
     found = result.cross_validation
     if found is None:
         return None
-    return {key: _list(getattr(found, key)) for key in ("rho", "error", "standard_error", "training")}
+    curves = {key: _list(getattr(found, key)) for key in ("rho", "error", "standard_error", "training")}
+    return {**curves, "log_k_correlation_between_half_cycles": found.consistency}
 
 
 def _posterior(result: KineticsResult) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar, get_args
 import h5py
 import numpy as np
 
-from chemomech.arrays import Bool, Float
+from chemomech.arrays import Bool, Float, require_finite, require_shape
 from chemomech.errors import InputError
 from chemomech.io.hdf5 import dataset, existing, number, open_hdf5, particle_groups, text
 from chemomech.mechanics.stiffness import OLIVINE, plane_stress
@@ -88,7 +88,14 @@ def _particle(name: str, group: h5py.Group, noise: float, path: Path, skipped: l
             skipped.append(str(error))
     if not found:
         raise InputError(f"{path}: {group.name}: no half-cycle can be used")
-    return FilmedParticle(name, mask, pixel, tuple(found))
+    external = None
+    if "external_map" in group:
+        values = _numbers(group, "external_map", path)
+        where = f"{path}: {group.name}/external_map"
+        require_shape(values, where, mask.shape)
+        require_finite(values, mask, where)
+        external = values[mask]
+    return FilmedParticle(name, mask, pixel, tuple(found), external)
 
 
 def _half_cycle(key: str, parent: h5py.Group, mask: Bool, noise: float, path: Path) -> HalfCycle:

@@ -21,7 +21,8 @@ _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
 #: An expected decrease of half the objective below this ends the search: 1/2 is one parameter at one standard error.
 _LEAST_DECREASE = 1.0
-_FIRST_DAMPING, _MOST_DAMPING = 0.03, 1e8
+STALLED = "no step lowers the objective"
+_FIRST_DAMPING, _FIRST_GROWTH = 0.03, 2.0
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
 #: Share above which the quadratic model is good enough to be kept, and for how many steps.
@@ -138,7 +139,7 @@ def minimise(
     what : what is fitted, to log every iteration under this name; silent without.
     """
     free = np.ones(problem.n_shared, dtype=bool) if free is None else free
-    parameters, damping, growth = start, _FIRST_DAMPING, 2.0
+    parameters, damping, growth = start, _FIRST_DAMPING, _FIRST_GROWTH
     reason, iteration, age = "iteration limit", 0, 0
     value, arrows = problem.system(parameters)
     while iteration < _MOST_ITERATIONS:
@@ -163,21 +164,19 @@ def minimise(
             iteration += 1
             parameters = trial
             damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
-            growth = 2.0
+            growth = _FIRST_GROWTH
             if what:
                 log.info("%s, step %d: misfit %.4g, expected decrease %.2g", what, iteration, 2 * value, expected)
         elif age > 0:
             value, arrows = problem.system(parameters)
             age = 0
         elif small:
-            reason = CONVERGED
+            # A small decrease that only damping after refused steps has made so says nothing of a minimum.
+            reason = CONVERGED if growth == _FIRST_GROWTH else STALLED
             break
         else:
             damping *= growth
-            growth *= 4
-            if damping > _MOST_DAMPING:
-                reason = "no step lowers the objective"
-                break
+            growth *= 2
     if age > 0:
         value, arrows = problem.system(parameters)
     _, _, schur = solve_arrow(arrows, 0.0, free)

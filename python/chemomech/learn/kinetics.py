@@ -74,6 +74,13 @@ class ParticleKinetics:
     log_k: Float
     model: dict[str, Float]
 
+    @property
+    def external_correlation(self) -> float | None:
+        """Correlation of k with the external map of the particle; None without one."""
+        if self.particle.external is None:
+            return None
+        return float(np.corrcoef(np.exp(self.log_k), self.particle.external)[0, 1])
+
 
 @dataclass(frozen=True, eq=False)
 class KineticsResult:

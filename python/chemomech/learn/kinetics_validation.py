@@ -28,18 +28,30 @@ class CrossValidation:
     error : (n,) mean over folds of the squared error of the frames left out, in units of the noise's.
     standard_error : (n,) of that mean, over the folds' differences to the best regularisation; zero there.
     training : (n,) the same of the frames fitted.
+    log_k : by particle, the maps (n, n_folds, n_pixels) fitted without one half-cycle each.
     """
 
     rho: Float
     error: Float
     standard_error: Float
     training: Float
+    log_k: dict[str, Float]
 
     @property
     def chosen(self) -> float:
         """The strongest regularisation within one standard error of the best (Breiman et al. 1984)."""
         best = int(self.error.argmin())
         return float(self.rho[np.flatnonzero(self.error <= self.error[best] + self.standard_error).max()])
+
+    @property
+    def consistency(self) -> dict[str, float]:
+        """By particle, mean correlation between the maps of ln k of different half-cycles at the chosen rho_2."""
+        at = int(np.flatnonzero(self.rho == self.chosen)[0])
+        found = {}
+        for name, maps in self.log_k.items():
+            between = np.corrcoef(maps[at])
+            found[name] = float(between[np.triu_indices(len(between), 1)].mean())
+        return found
 
 
 def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID) -> CrossValidation | None:
@@ -58,6 +70,11 @@ def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO
     if not folds:
         return None
     left_out, training = np.zeros((len(rhos), len(folds))), np.zeros((len(rhos), len(folds)))
+    log_k = {
+        model.particle.name: np.zeros((len(rhos), len(model.films), len(model.log_k_modes)))
+        for model in problem.models
+        if len(model.films) > 1
+    }
     held = np.zeros(problem.n_shared, dtype=bool)
     for j, (index, film) in enumerate(folds):
         model = problem.models[index]
@@ -67,6 +84,7 @@ def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO
             own = replace(problem, models=[model], rho=rho, used=[used])
             fitted = minimise(own, start, free=held, least_decrease=_FOLD_DECREASE).parameters
             start = fitted
+            log_k[model.particle.name][i, film] = model.log_k_modes @ model.split(fitted.local[0])[0]
             squares = [float(np.mean(own.misfit(0, each, fitted) ** 2)) for each in range(len(model.films))]
             left_out[i, j] = squares[film]
             training[i, j] = np.mean([square for square, taken in zip(squares, used, strict=True) if taken])
@@ -78,6 +96,7 @@ def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO
         error=error,
         standard_error=difference.std(axis=1, ddof=min(1, len(folds) - 1)) / np.sqrt(len(folds)),
         training=training.mean(axis=1),
+        log_k=log_k,
     )
 
 

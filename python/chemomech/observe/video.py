@@ -46,12 +46,14 @@ class FilmedParticle:
     ----------
     mask : (ny, nx) bool, one connected piece (pixels that share an edge).
     pixel_size_nm : edge of a square pixel, nm.
+    external : (n_pixels,) of a map from another instrument (carbon of Auger spectroscopy); None without.
     """
 
     name: str
     mask: Bool
     pixel_size_nm: float
     half_cycles: tuple[HalfCycle, ...]
+    external: Float | None = None
 
     def to_map(self, values: Float) -> Float:
         """Spread pixel values (..., n_pixels) over the grid (..., ny, nx), NaN outside the mask."""

@@ -269,6 +269,15 @@ def particle_table(result: KineticsResult) -> Table:
     """Pixels, misfits and local rate constants of every particle."""
     rows = [_row(name, each) for name, each in result.particles.items()]
     head = ["Particle", "Pixels", "Half-cycles", "RMSE", "Mean ln k", "Spread of ln k"]
+    if result.cross_validation:
+        head.append("Correlation between half-cycles")
+        between = result.cross_validation.consistency
+        for row, name in zip(rows, result.particles, strict=True):
+            row.append(tables.signed(between[name], 2) if name in between else "")
+    if any(each.external_correlation is not None for each in result.particles.values()):
+        head.append("Correlation of k with external map")
+        for row, each in zip(rows, result.particles.values(), strict=True):
+            row.append("" if each.external_correlation is None else tables.signed(each.external_correlation, 2))
     return Table("Particles. Spread: standard deviation over the pixels.", head, rows, 1)
 
 
