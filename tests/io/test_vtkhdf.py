@@ -5,7 +5,11 @@ import json
 import h5py
 import numpy as np
 
+from chemomech.io.void import write_instant
 from chemomech.io.vtkhdf import write_frame, write_series
+from chemomech.mechanics.voxel import Equilibrium
+from chemomech.phasefield.node_grid import node_grid
+from chemomech.phasefield.void import Instant
 
 
 def test_layout(tmp_path):
@@ -31,3 +35,19 @@ def test_series(tmp_path):
     write_series(tmp_path / "frames.series", {"a.vtkhdf": 0.0, "b.vtkhdf": 1.5})
     content = json.loads((tmp_path / "frames.series").read_text())
     assert content["files"] == [{"name": "a.vtkhdf", "time": 0.0}, {"name": "b.vtkhdf", "time": 1.5}]
+
+
+def test_strains_are_tensors_in_the_order_of_paraview(tmp_path):
+    """A shear ab alone: XY of ParaView, and half of Voigt's engineering shear."""
+    solid = np.ones((2, 2, 2), bool)
+    grid = node_grid(solid, np.ones(3), (False, False, False))
+    field = grid.field(0.5)
+    instant = Instant(0, 0.0, 1.0, (), (field,), field, (field,), (), 0.0, 0.5)
+    voigt = np.zeros((2, 2, 2, 6))
+    voigt[..., 5] = 0.02
+    elastic = Equilibrium(0.0, 0.0, np.zeros((3, 3, 3, 3)), voigt, 50 * voigt, 0)
+    write_instant(tmp_path / "f.vtkhdf", grid, solid, instant, elastic)
+    with h5py.File(tmp_path / "f.vtkhdf") as file:
+        strain, stress = (file[f"VTKHDF/CellData/{name}"][0, 0, 0] for name in ("elastic_strain", "stress_GPa"))
+    np.testing.assert_allclose(strain, [0, 0, 0, 0.01, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(stress, [0, 0, 0, 1.0, 0, 0], rtol=1e-6)

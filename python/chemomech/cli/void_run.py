@@ -162,12 +162,9 @@ class VoidRun:
         self.log.append(record)
         self._frame()
         self._checkpoint()
-        log.info(
-            "%d x %d x %d voxels, %.3g %% solid, %d threads",
-            *self.solid.shape,
-            100 * self.solid.mean(),
-            _core.build_info()["threads"],
-        )
+        threads = _core.build_info()["threads"]
+        share = 100 * self.solid.mean()
+        log.info("%d x %d x %d voxels, %.3g %% solid; threads: %d", *self.solid.shape, share, threads)
 
     def _resume(self) -> None:
         arrays = read_checkpoint(self.folder)
