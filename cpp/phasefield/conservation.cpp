@@ -13,8 +13,8 @@ namespace {
 constexpr int w = 8;
 using V = lanes<double, w>;
 
-// Nodes that are worth a thread: some tens of microseconds.
-constexpr index nodes_per_thread = 1 << 13;
+// Nodes that are worth a thread: a hundred microseconds, against which waking one counts little.
+constexpr index nodes_per_thread = 1 << 15;
 
 index planes_per_thread(const std::array<index, 3>& box) {
   return std::max<index>(1, nodes_per_thread / (box[1] * box[2]));

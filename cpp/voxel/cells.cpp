@@ -11,7 +11,11 @@
 namespace chemomech::voxel {
 namespace {
 
-constexpr index planes_per_thread = 4;
+// Planes that are worth a thread: some tenths of a millisecond.
+inline index planes_per_thread(index cells_of_a_plane) {
+  return std::max<index>(1, (index{1} << 13) / cells_of_a_plane);
+}
+
 // Voigt component of the stress or strain ij.
 constexpr int voigt[3][3] = {{0, 5, 4}, {5, 1, 3}, {4, 3, 2}};
 
@@ -42,7 +46,7 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
   for (std::size_t axis = 0; axis < 3; ++axis) area[axis] = h[0] * h[1] * h[2] / (4 * h[axis]);
   const index nodes = cells.periodic[2] ? nz : nz + 1;
   std::vector<double> work(static_cast<std::size_t>(loads.shape[1]), 0.);  // of a plane, so that threads do not matter
-  for_ranges(loads.shape[1] - 2, planes_per_thread, [&, nx = nx, ny = ny, nz = nz](index begin, index end) {
+  for_ranges(loads.shape[1] - 2, planes_per_thread(ny * nz), [&, nx = nx, ny = ny, nz = nz](index begin, index end) {
     Buffer<double> sums(static_cast<std::size_t>(3 * (nz + 1)));
     for (index plane = begin + 1; plane < end + 1; ++plane) {
       for (index row = 1; row + 1 < loads.shape[2]; ++row) {
@@ -84,7 +88,7 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
 double elastic_fields(const Cells& cells, View<const double, 4> eigenstrain, View<const double, 4> u,
                       View<double, 4> strain, View<double, 4> stress) {
   std::vector<double> energy(static_cast<std::size_t>(strain.shape[0]), 0.);
-  for_ranges(strain.shape[0], planes_per_thread, [&](index begin, index end) {
+  for_ranges(strain.shape[0], planes_per_thread(strain.shape[1] * strain.shape[2]), [&](index begin, index end) {
     for (index i = begin; i < end; ++i) {
       for (index j = 0; j < strain.shape[1]; ++j) {
         for (index k = 0; k < strain.shape[2]; ++k) {

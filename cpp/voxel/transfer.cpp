@@ -8,7 +8,7 @@
 namespace chemomech::voxel {
 namespace {
 
-constexpr index planes_per_thread = 4;
+constexpr index nodes_per_thread = 1 << 15;  // of the target: some tens of microseconds
 
 struct Node {
   index at;
@@ -57,6 +57,7 @@ void add_rows(View<const Real, 4> from, index i, const Nodes& planes, const Node
 // body(i, plane, row, buffer) for all owned rows of `out`.
 template <class Real, class Body>
 void for_rows(View<Real, 4> out, index buffer_length, const Body& body) {
+  const index planes_per_thread = std::max<index>(1, nodes_per_thread / (out.shape[2] * out.shape[3]));
   for_ranges(out.shape[1] - 2, planes_per_thread, [&](index begin, index end) {
     Buffer<Real> buffer(static_cast<std::size_t>(buffer_length));
     for (index i = 0; i < out.shape[0]; ++i) {

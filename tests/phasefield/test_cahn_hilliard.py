@@ -49,7 +49,7 @@ def test_a_step_equals_a_dense_solution(anisotropy, length):
     equations.set_mobility(before)
     composition, potential = before.copy(), grid.field()
     equations.solve(1 / length, before / length, composition, potential, 1e-12)
-    mass = np.diag(grid.mass[grid.box.owned].ravel()[exists])
+    mass = grid.mass[grid.box.owned].ravel()[exists]
     mobile = LAW.mobility(before)
     flow = np.zeros((exists.size, exists.size))
     nodes = np.arange(exists.size).reshape(grid.box.nodes)
@@ -64,11 +64,10 @@ def test_a_step_equals_a_dense_solution(anisotropy, length):
     assert nodes.size == exists.size
     x0 = before[grid.box.owned].ravel()[exists]
     x = x0.copy()
-    for _ in range(20):
-        mu = np.linalg.solve(mass, mass @ LAW.potential(x) + bending @ x)
-        slope = np.linalg.solve(mass, mass * LAW.curvature(x) + bending)
-        wrong = mass @ (x - x0) / length + flow @ mu
-        x -= np.linalg.solve(mass / length + flow @ slope, wrong)
+    for _ in range(6):
+        mu = LAW.potential(x) + bending @ x / mass
+        slope = np.diag(LAW.curvature(x)) + bending / mass[:, None]
+        x -= np.linalg.solve(np.diag(mass) / length + flow @ slope, mass * (x - x0) / length + flow @ mu)
     np.testing.assert_allclose(composition[grid.box.owned].ravel()[exists], x, atol=1e-9)
 
 
@@ -164,7 +163,7 @@ def test_second_order_in_time(monkeypatch):
     wave = np.cos(2 * np.pi * np.arange(n + 1) / n)[:, None, None]
     start = np.broadcast_to(0.5 + 0.05 * wave, grid.box.nodes)
     ends = []
-    for n_steps in (40, 80, 160, 1280):
+    for n_steps in (20, 40, 80, 640):
         now = replace(sim.begin(start)[0], next_length_s=np.inf)
         for step in range(1, n_steps + 1):
             now, record, _ = sim.advance(now, until * step / n_steps)
