@@ -54,7 +54,7 @@ def test_a_tomogram_from_files(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     solid = np.random.default_rng(0).random((4, 5, 6)) < 0.5
     np.save(tmp_path / "t.npy", solid)
-    tifffile.imwrite(tmp_path / "t.tif", solid.astype(np.uint8) * 255)
+    tifffile.imwrite(tmp_path / "t.tif", solid.astype(np.uint8) * 255, photometric="minisblack")
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["labels/solid"] = solid.astype(np.int16)
     for name, extra in (("t.npy", ""), ("t.tif", ""), ("t.h5", 'dataset = "labels/solid"\n')):

@@ -174,16 +174,17 @@ def test_one_standard_error_rule():
     assert found.chosen == 1.0
 
 
-def test_validation_prefers_some_regularisation(video, problem):
-    """k maps of 60 pixels from one noisy half-cycle: nearly free ones foresee the other one worse than held ones."""
+def test_validation_sees_too_much_regularisation(video, problem):
+    """Maps of ln k that are held near a constant fit worse what they see, and foresee the other half-cycle worse: by a
+    third here. Below 0.03 the folds of so small a set do not tell rho_2 apart.
+    """
     coarse = replace(problem, models=build_models(video, coarse=True))
     start = starting_parameters(coarse)
     held = np.zeros(coarse.n_shared, dtype=bool)
     found = minimise(coarse, start, free=held, least_decrease=0.05)
-    validation = cross_validate(coarse, found, rhos=(1e-4, 0.03))
-    assert validation.error.shape == (2,)
-    assert validation.error[1] < validation.error[0]
-    assert validation.training[1] > validation.training[0]
+    validation = cross_validate(coarse, found, rhos=(0.03, 1.0))
+    assert validation.error[1] > 1.1 * validation.error[0]
+    assert validation.training[1] > 1.5 * validation.training[0]
     assert set(validation.consistency) == {"P1", "P2"}
 
 
