@@ -25,6 +25,8 @@ _AHEAD = 2
 _PAUSE = 5e-4
 #: Seconds that ranks are given to end, or to fail like the others, before they are stopped.
 _PATIENCE = 3.0
+#: What mpiexec needs to pass on the last words of a rank, in seconds: an abort ends it, and what it holds is lost.
+_FORWARDING = 0.5
 _ORDER, _ANSWER, _FAILED = 1, 2, 3
 
 
@@ -203,5 +205,6 @@ class Ranks:
 
     def _stop(self, code: int) -> NoReturn:
         sys.stderr.flush()
+        time.sleep(_FORWARDING)
         self._comm.Abort(code)
         raise AssertionError("not reached")
