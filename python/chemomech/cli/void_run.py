@@ -70,6 +70,7 @@ class VoidRun:
         solid = solid_of(self.config.domain)
         self.simulation, self.solid = self._assemble(solid)
         self.grid = self.simulation.grid
+        self._physics = self._fingerprint()
         self._elastic: Equilibrium | None = None
         self._frames: dict[str, float] = {}
         if restart and not folder.is_dir():
@@ -168,7 +169,7 @@ class VoidRun:
 
     def _resume(self) -> None:
         arrays = read_checkpoint(self.folder)
-        if str(arrays.pop("physics")) != self._fingerprint():
+        if str(arrays.pop("physics")) != self._physics:
             raise InputError(
                 f"{self.folder}: was begun with another configuration; only time.end_s, time.relaxed and output may "
                 "change before a restart"
@@ -246,9 +247,13 @@ class VoidRun:
             log.info("relaxed: nothing would move by %.3g while lithium crosses the particle", self.config.time.relaxed)
         self._checkpoint()
 
+    @property
+    def _first_frame_s(self) -> float:
+        return self.config.output.first_frame_s or self.config.time.end_s / 1e3
+
     def _next_frame(self) -> float:
         """Times of frames are powers of ten with equal steps between them."""
-        first = self.config.output.first_frame_s or self.config.time.end_s / 1e3
+        first = self._first_frame_s
         per_decade = self.config.output.frames_per_decade
         count = 0
         while (moment := first * 10 ** (count / per_decade)) <= self.now.time_s:
@@ -257,7 +262,7 @@ class VoidRun:
 
     def _share(self) -> float:
         """Steps lengthen with time, so that decades count, as far as frames are taken."""
-        first = self.config.output.first_frame_s or self.config.time.end_s / 1e3
+        first = self._first_frame_s
         done = math.log1p(self.now.time_s / first) / math.log1p(self.config.time.end_s / first)
         return min(done, 1.0)
 
@@ -269,7 +274,7 @@ class VoidRun:
 
     def _checkpoint(self) -> None:
         arrays = pack(self.now) | {
-            "physics": np.array(self._fingerprint()),
+            "physics": np.array(self._physics),
             "threads": np.array(_core.build_info()["threads"]),
             "frame_names": np.array(list(self._frames), dtype=str),
             "frame_times": np.array(list(self._frames.values())),

@@ -296,7 +296,7 @@ def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] |
         halve = strongest if strongest.any() else long
         fx, _, fz = np.where(halve, 2, 1).tolist()
         boxes.append((box, (fx, 1, fz)))
-        box = Box((-(-box.cells[0] // fx), box.cells[1], -(-box.cells[2] // fz)), box.periodic)
+        box = box.coarser((fx, 1, fz))
         strong = strong / np.where(halve, 4, 1)
 
 
