@@ -8,11 +8,9 @@ ch. 8). Phase boundaries lie where B is least.
 import numpy as np
 
 from chemomech.arrays import Float, require_shape
+from chemomech.mechanics.stiffness import VOIGT
 
-_VOIGT = {
-    3: np.array([[0, 2], [2, 1]]),
-    6: np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]]),
-}
+_VOIGT = {3: np.array([[0, 2], [2, 1]]), 6: VOIGT}
 
 
 def plate_energy(stiffness_GPa: Float, misfit: Float, normals: Float) -> Float:

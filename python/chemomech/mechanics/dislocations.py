@@ -21,13 +21,13 @@ import scipy.fft
 from chemomech import _core
 from chemomech.arrays import Float, require_shape
 from chemomech.errors import ConvergenceError, InputError
+from chemomech.mechanics.stiffness import VOIGT
 
 #: Rows: x = a, y = c and the line direction x cross y = -b, in crystal axes.
 IMAGE_FRAME = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 IMAGE_FRAME.flags.writeable = False
 
 # The Voigt index of a pair of axes, and the engineering strains as sums of du_i/dx_j, j = x, y (row by row).
-_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 _STRAIN_OF_DISTORTION = np.zeros((6, 6))
 _STRAIN_OF_DISTORTION[[0, 5, 5, 1, 4, 3], range(6)] = 1
 
@@ -273,7 +273,7 @@ class DensityField:
 
 def rotate_stiffness(stiffness_GPa: Float, frame: Float) -> Float:
     """Voigt stiffness (6, 6) in the axes that are the rows of `frame` (3, 3)."""
-    tensor = stiffness_GPa[_VOIGT[:, :, None, None], _VOIGT]
+    tensor = stiffness_GPa[VOIGT[:, :, None, None], VOIGT]
     for _ in range(4):  # each turn rotates the first index and moves it to the end
         tensor = np.tensordot(tensor, frame, axes=(0, 1))
     first, second = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])

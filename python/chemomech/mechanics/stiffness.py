@@ -8,6 +8,10 @@ import numpy as np
 from chemomech.arrays import Float, require_shape
 from chemomech.errors import InputError
 
+#: Voigt component of the tensor component ij, and the components in the a-c plane: aa, cc, ac.
+VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+IN_PLANE = [0, 2, 4]
+
 
 def orthorhombic(
     *, c11: float, c22: float, c33: float, c44: float, c55: float, c66: float, c12: float, c13: float, c23: float
@@ -52,7 +56,7 @@ def plane_stress(stiffness_GPa: Float) -> Float:
     require_shape(stiffness_GPa, "stiffness_GPa", (6, 6))
     if not np.allclose(stiffness_GPa, stiffness_GPa.T) or np.linalg.eigvalsh(stiffness_GPa).min() <= 0:
         raise InputError("stiffness_GPa must be symmetric and positive definite")
-    inside, outside = [0, 2, 4], [1, 3, 5]
+    inside, outside = IN_PLANE, [1, 3, 5]
     coupling = stiffness_GPa[np.ix_(inside, outside)]
     relaxed = coupling @ np.linalg.solve(stiffness_GPa[np.ix_(outside, outside)], coupling.T)
     return np.asarray(stiffness_GPa[np.ix_(inside, inside)] - relaxed)

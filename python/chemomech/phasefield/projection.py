@@ -11,11 +11,9 @@ from scipy.ndimage import distance_transform_edt
 from chemomech.arrays import Bool, Float
 from chemomech.mechanics.mesh import pixel_mesh
 from chemomech.mechanics.plane_stress import PlaneStress
-from chemomech.mechanics.stiffness import plane_stress
+from chemomech.mechanics.stiffness import IN_PLANE, plane_stress
 from chemomech.mechanics.voxel import Equilibrium, depth_average
 from chemomech.phasefield.coherency import Eigenstrain
-
-_IN_PLANE = [0, 2, 4]  # of Voigt's aa, bb, cc, bc, ac, ab
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +84,11 @@ def project(
     stiffness_GPa : (6, 6), for the analysis in the plane.
     """
     mean = depth_average(composition, solid).T
-    total = depth_average((elastic.elastic_strain + eigenstrain(composition))[..., _IN_PLANE], solid).swapaxes(0, 1)
-    coherency = depth_average(elastic.elastic_strain[..., _IN_PLANE], solid).swapaxes(0, 1)
+    total = depth_average((elastic.elastic_strain + eigenstrain(composition))[..., IN_PLANE], solid).swapaxes(0, 1)
+    coherency = depth_average(elastic.elastic_strain[..., IN_PLANE], solid).swapaxes(0, 1)
     spacing = np.array([spacing_nm[0], spacing_nm[2]])
     mask = np.isfinite(mean)
-    stress_free = eigenstrain(mean[mask])[:, _IN_PLANE]
+    stress_free = eigenstrain(mean[mask])[:, IN_PLANE]
     planar = _planar_strain(mask, spacing, stress_free, plane_stress(stiffness_GPa))
     residual = np.full_like(total, np.nan)
     residual[mask] = total[mask] - planar

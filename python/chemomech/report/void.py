@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 
 from chemomech.arrays import Bool, Float
 from chemomech.mechanics.coherent_plate import softest_angle
-from chemomech.mechanics.stiffness import plane_stress
+from chemomech.mechanics.stiffness import IN_PLANE, VOIGT, plane_stress
 from chemomech.mechanics.voxel import Equilibrium, depth_average, void_surface
 from chemomech.phasefield.coherency import Eigenstrain
 from chemomech.phasefield.projection import Projection, project
@@ -152,9 +152,9 @@ def finding_table(particle: Particle, seen: Projection) -> Table:
     def largest(field: Float) -> str:
         return f"{100 * np.nanmax(np.abs(field)):.3f} %"
 
-    tensor = _TENSOR[[0, 2, 4]]
+    tensor = _TENSOR[IN_PLANE]
     misfit = particle.eigenstrain(np.array(0.0)) - particle.eigenstrain(np.array(1.0))
-    thin = softest_angle(plane_stress(particle.stiffness_GPa), misfit[[0, 2, 4]])
+    thin = softest_angle(plane_stress(particle.stiffness_GPa), misfit[IN_PLANE])
     thick = softest_angle(particle.stiffness_GPa, misfit)
     rows = [
         ["Largest coherency strain, averaged along b", largest(seen.coherency * tensor)],
@@ -176,8 +176,7 @@ def finding_table(particle: Particle, seen: Projection) -> Table:
 
 def principal_stresses(stress: Float) -> Float:
     """(n, 3) ascending, of Voigt stresses (n, 6)."""
-    voigt = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
-    return np.asarray(np.linalg.eigvalsh(stress[:, voigt]))
+    return np.asarray(np.linalg.eigvalsh(stress[:, VOIGT]))
 
 
 def run_table(records: Sequence[StepRecord]) -> Table:
