@@ -102,20 +102,12 @@ def whole_time(folder):
     return time.perf_counter() - start
 
 
-def test_three_kills(uninterrupted, tmp_path):
+@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills(uninterrupted, tmp_path, n_kills):
     (tmp_path / "timed").mkdir()
     seconds = whole_time(tmp_path / "timed")
     (tmp_path / "killed").mkdir()
-    killed_and_restarted(tmp_path / "killed", 3, seconds, np.random.default_rng(0))
-    assert the_end(tmp_path / "killed") == the_end(uninterrupted)
-
-
-@pytest.mark.slow
-def test_twenty_kills(uninterrupted, tmp_path):
-    (tmp_path / "timed").mkdir()
-    seconds = whole_time(tmp_path / "timed")
-    (tmp_path / "killed").mkdir()
-    killed_and_restarted(tmp_path / "killed", 20, seconds, np.random.default_rng(1))
+    killed_and_restarted(tmp_path / "killed", n_kills, seconds, np.random.default_rng(n_kills))
     assert the_end(tmp_path / "killed") == the_end(uninterrupted)
 
 
