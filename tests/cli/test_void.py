@@ -12,6 +12,7 @@ import pytest
 
 from chemomech.io.checkpoint import checkpoints, read_checkpoint
 from chemomech.io.void import read_log
+from chemomech.mechanics.box import Box
 
 CONFIG = """schema = "chemomech-void/1"
 [domain]
@@ -28,6 +29,7 @@ first_frame_s = 1.0
 frames_per_decade = 2
 checkpoint_steps = 3
 """
+BOX = Box((16, 4, 12), (False, False, False))
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -46,7 +48,11 @@ def ended(folder, *options, text=CONFIG):
 def the_end(folder):
     """Everything a run says: the state to the last bit, the log, the frames."""
     out = folder / "out"
-    state = {name: array.tobytes() for name, array in read_checkpoint(out).items()}
+    kept = read_checkpoint(out, BOX)
+    state = [
+        dict(kept.state),
+        *({name: a.tobytes() for name, a in part.items()} for part in (kept.cells, kept.corners)),
+    ]
     frames = {}
     for path in sorted((out / "frames").glob("*.vtkhdf")):
         with h5py.File(path) as file:
@@ -120,7 +126,7 @@ def test_sigterm_leaves_a_checkpoint(uninterrupted, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "--restart" in said
-    step = int(read_checkpoint(tmp_path / "out")["step"])
+    step = read_checkpoint(tmp_path / "out", BOX).state["step"]
     assert read_log(tmp_path / "out")[-1].step == step
     assert ended(tmp_path, "--restart").returncode == 0
     assert the_end(tmp_path) == the_end(uninterrupted)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from chemomech.errors import InputError
-from chemomech.io.void_config import eigenstrain_of, read_config, solid_of, stiffness_of
+from chemomech.io.solid import open_volume
+from chemomech.io.void_config import cells_of, eigenstrain_of, read_config, solid_of, stiffness_of
 from chemomech.learn.law import EigenstrainLaw
+from chemomech.mechanics.box import Box
 
 BASE = """schema = "chemomech-void/1"
 [domain]
@@ -25,6 +27,10 @@ def config(tmp_path, text):
     return read_config(path)
 
 
+def whole(domain):
+    return solid_of(domain, Box(cells_of(domain), domain.periodic))
+
+
 def test_defaults_are_those_of_the_paper(tmp_path):
     material = config(tmp_path, BASE).material
     assert material.gradient_eV_nm2 == (13.4, 1340.0, 13.4)
@@ -34,7 +40,7 @@ def test_defaults_are_those_of_the_paper(tmp_path):
 
 def test_a_box_with_a_void(tmp_path):
     text = BASE.replace("[time]", "voids = [{ centre_nm = [20, 10, 15], radius_nm = 6 }]\n[time]")
-    solid = solid_of(config(tmp_path, text).domain)
+    solid = whole(config(tmp_path, text).domain)
     assert solid.shape == (8, 4, 6)
     assert solid.size - solid.sum() == 8  # the voxels whose centres are within 6 nm
 
@@ -43,10 +49,10 @@ def test_spheres_and_a_platelet(tmp_path):
     text = BASE.replace("[domain]", '[domain]\nshape = "spheres"').replace(
         "[time]", "spheres = [{ centre_nm = [20, 10, 15], radius_nm = 10 }]\n[time]"
     )
-    ball = solid_of(config(tmp_path, text).domain)
+    ball = whole(config(tmp_path, text).domain)
     assert ball.sum() * 125 == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.1)
     text = BASE.replace("[domain]", '[domain]\nshape = "platelet"').replace("[5, 5, 5]", "[0.5, 5, 0.5]")
-    plate = solid_of(config(tmp_path, text).domain)
+    plate = whole(config(tmp_path, text).domain)
     assert plate.mean() == pytest.approx(np.pi / 4, rel=0.01)
 
 
@@ -59,7 +65,11 @@ def test_a_tomogram_from_files(tmp_path):
         file["labels/solid"] = solid.astype(np.int16)
     for name, extra in (("t.npy", ""), ("t.tif", ""), ("t.h5", 'dataset = "labels/solid"\n')):
         text = BASE.replace("size_nm = [40, 20, 30]", f'shape = "file"\nfile = "{name}"\n{extra}')
-        np.testing.assert_array_equal(solid_of(config(tmp_path, text).domain), solid)
+        domain = config(tmp_path, text).domain
+        np.testing.assert_array_equal(whole(domain), solid)
+        # Of a part that another process computes, as much is read as it needs.
+        with open_volume(domain.file, domain.dataset) as volume:
+            np.testing.assert_array_equal(volume[1:3, 2:5, 0:4] != 0, solid[1:3, 2:5, :4])
 
 
 def test_a_learned_law_goes_in(tmp_path):
@@ -94,5 +104,5 @@ def test_a_learned_law_goes_in(tmp_path):
 def test_mistakes_are_named(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         read = config(tmp_path, BASE.replace(*change))
-        solid_of(read.domain)
+        whole(read.domain)
         eigenstrain_of(read.material)

@@ -7,6 +7,7 @@ import numpy as np
 
 from chemomech.io.void import write_instant
 from chemomech.io.vtkhdf import write_frame, write_series
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.voxel import Equilibrium
 from chemomech.phasefield.node_grid import node_grid
 from chemomech.phasefield.void import Instant
@@ -17,7 +18,8 @@ def test_layout(tmp_path):
     solid[0, 1, 2] = False
     points = np.arange(3 * 4 * 5.0).reshape(3, 4, 5)
     strain = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
-    write_frame(tmp_path / "f.vtkhdf", solid, np.array([1.0, 2.0, 3.0]), {"X": points}, {"strain": strain})
+    box = Box((2, 3, 4), (False, False, False))
+    write_frame(tmp_path / "f.vtkhdf", box, solid, np.array([1.0, 2.0, 3.0]), {"X": points}, {"strain": strain})
     with h5py.File(tmp_path / "f.vtkhdf") as file:
         group = file["VTKHDF"]
         assert group.attrs["Type"] == b"ImageData"

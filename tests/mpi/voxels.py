@@ -130,14 +130,19 @@ def memory_MB(key):
     return int(line.split()[1]) / 1024
 
 
+def no_more_than(limit_MB):
+    """From now on this rank may allocate no more."""
+    data = int((memory_MB("VmData") + limit_MB) * 2**20)
+    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+
+
 def solve_in_limited_memory(n, limit_MB):
     """Peak growth of this rank's memory by a solution on n^3 voxels, in MB; it may not allocate more than the limit."""
     part = grid.cut((n, n, n))
     small = grid.cut((16, 16, 16))
     VoxelBody(np.ones(small.cells, dtype=bool), (1, 1, 1), OLIVINE, box=small)
     before = memory_MB("VmRSS")
-    data = int((memory_MB("VmData") + limit_MB) * 2**20)
-    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+    no_more_than(limit_MB)
     x, _, z = ((np.arange(window.start, window.stop) + 0.5) / n - 0.5 for window in part.window)
     lithium = (1 + np.tanh(10 * (x[:, None, None] - 0.25 * z))) / 2
     eigenstrain = np.broadcast_to(lithium - 1, part.cells)[..., None] * np.array([0.05, 0.0346, -0.02, 0, 0, 0])

@@ -1,10 +1,14 @@
 """`chemomech void`: phase separation of a particle with voids."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from chemomech.parallel import launch
 
 log = logging.getLogger(__name__)
 
@@ -16,18 +20,39 @@ def void(
 ) -> None:
     """Simulate phase separation and coherent strain of a particle with voids.
 
-    Leaves frames for ParaView, log.csv, checkpoints and report.html in OUT.
+    Leaves frames for ParaView, log.csv, checkpoints and report.html in OUT. Under mpiexec the particle is cut into a
+    box for each rank.
     """
+    if ranks := launch.ranks():
+        ranks.together(_simulate, config, output, restart)
+    else:
+        _simulate(None, config, output, restart)
+
+
+def _simulate(_: object, config: Path, output: Path, restart: bool) -> None:
+    """Here alone, or on every rank of a communicator, which comes first."""
     # Imported here so that help, doctor and a mistyped option answer at once.
     from chemomech.cli.void_run import VoidRun
+    from chemomech.mechanics.box import Box
     from chemomech.report.void import write_report
 
-    run = VoidRun(config, output, restart=restart)
-    if run.to_the_end():
+    box_of: Callable[..., Box] = Box
+    if ranks := launch.ranks():
+        from chemomech.parallel.grid import cut
+
+        if ranks.rank > 0:
+            logging.disable()  # all say the same
+        # Lines along b are relaxed from end to end.
+        box_of = partial(cut, uncut=(1,))
+    run = VoidRun(config, output, restart=restart, box_of=box_of)
+    if not run.to_the_end():
+        return
+    particle = run.particle()
+    if run.box.number == 0:
         write_report(
             output,
-            run.particle(),
-            run.log.records,
+            particle,
+            run.records,
             inputs=[config, *run.files],
             settings=run.settings(),
             warnings=run.warnings,

@@ -7,6 +7,7 @@ import math
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -18,9 +19,10 @@ from chemomech.errors import InputError
 from chemomech.io.checkpoint import checkpoints, read_checkpoint, write_checkpoint
 from chemomech.io.files import writable
 from chemomech.io.solid import read_composition
-from chemomech.io.void import Log, pack, unpack, write_instant
+from chemomech.io.void import Log, pack, read_log, unpack, write_instant
 from chemomech.io.void_config import (
     Initial,
+    cells_of,
     eigenstrain_of,
     free_energy_of,
     read_config,
@@ -36,7 +38,7 @@ from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import NodeGrid, node_grid
 from chemomech.phasefield.void import StepRecord, VoidSimulation
 from chemomech.progress import progress_in_time
-from chemomech.report.void import Particle
+from chemomech.report.void import Particle, look_at
 
 log = logging.getLogger(__name__)
 
@@ -47,38 +49,54 @@ _SILENCE_S = 30.0
 
 
 class VoidRun:
-    """A simulation in a folder, fresh or continued.
+    """A simulation in a folder, fresh or continued, on one process or on each of many.
 
     Parameters
     ----------
     config_path : chemomech-void/1.
     folder : for the results.
     restart : go on from the last checkpoint in it.
+    box_of : of a grid's cells and periodic axes, what of it is computed here.
+
+    Attributes
+    ----------
+    records : of all steps.
 
     Raises
     ------
     InputError : a configuration that cannot be used; a folder that holds a run already, or none to go on from.
     """
 
-    def __init__(self, config_path: Path, folder: Path, *, restart: bool) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        folder: Path,
+        *,
+        restart: bool,
+        box_of: Callable[[tuple[int, int, int], tuple[bool, bool, bool]], Box] = Box,
+    ) -> None:
         self.config = read_config(config_path)
         self.folder = folder
         if not restart and checkpoints(folder):
             raise InputError(f"{folder}: holds a run already; go on with --restart, or name another folder")
         writable(folder / "log.csv")
         self.warnings: list[str] = []
-        solid = solid_of(self.config.domain)
-        self.simulation, self.solid = self._assemble(solid)
+        self.box = box_of(cells_of(self.config.domain), self.config.domain.periodic)
+        self._leads = self.box.number == 0
+        self.simulation, self.solid = self._assemble(solid_of(self.config.domain, self.box))
         self.grid = self.simulation.grid
         self._physics = self._fingerprint()
         self._elastic: Equilibrium | None = None
+        self._kept_step = -1
         self._frames: dict[str, float] = {}
         if restart and not folder.is_dir():
             raise InputError(f"{folder}: there is no run to go on with")
-        for pattern in (".checkpoint-*", ".log.csv.*", "frames/.frame*"):  # left by a process that was killed
-            for unfinished in folder.glob(pattern):
-                shutil.rmtree(unfinished, ignore_errors=True)
-        if restart and checkpoints(folder):
+        if self._leads:
+            for pattern in (".checkpoint-*", ".log.csv.*", "frames/.frame*", "**/*.parts/.*"):  # left by a kill
+                for unfinished in folder.glob(pattern):
+                    shutil.rmtree(unfinished, ignore_errors=True)
+        begun, *_ = self.box.gather(bool(checkpoints(folder)))
+        if restart and begun:
             self._resume()
         else:
             if restart:
@@ -93,7 +111,7 @@ class VoidRun:
         law = free_energy_of(material)
         gradient = np.array(material.gradient_eV_nm2) / material.kT_eV
         self._question_resolution(law, gradient, spacing)
-        grid = node_grid(solid, spacing, config.domain.periodic)
+        grid = node_grid(solid, spacing, config.domain.periodic, self.box)
         transport = Transport(
             law,
             gradient,
@@ -105,7 +123,7 @@ class VoidRun:
         coherency = None
         if stiffness is not None:
             share = np.zeros(solid.shape) if stiffness.ndim == 3 else None
-            body = VoxelBody(solid, spacing, stiffness, share=share, periodic=config.domain.periodic)
+            body = VoxelBody(solid, spacing, stiffness, share=share, box=self.box)
             kT_per_nm3 = material.kT_eV * material.site_density_nm3
             coherency = Coherency(grid, body, eigenstrain_of(material), kT_per_nm3)
         simulation = VoidSimulation(
@@ -119,11 +137,10 @@ class VoidRun:
         return simulation, solid
 
     def _without_islands(self, solid: Bool) -> Bool:
-        nx, ny, nz = solid.shape
-        pieces, count = Box((nx, ny, nz), self.config.domain.periodic).label(solid, np.ones((3, 3, 3)))
+        pieces, count = self.box.label(solid, np.ones((3, 3, 3)))
         if count == 1 or self.config.domain.islands == "keep":
             return solid
-        sizes = np.bincount(pieces.ravel())[1:]
+        sizes = self.box.sum(np.bincount(pieces.ravel(), minlength=count + 1))[1:]
         largest = int(sizes.argmax())
         others = int(sizes.sum() - sizes[largest])
         if self.config.domain.islands == "refuse":
@@ -157,33 +174,42 @@ class VoidRun:
         composition = initial_composition(
             self.config.initial, self.simulation.grid, self.solid, free_energy_of(self.config.material)
         )
-        (self.folder / "frames").mkdir(parents=True, exist_ok=True)
         self.now, record, self._elastic = self.simulation.begin(composition)
-        self.log = Log(self.folder, keep=None)
-        self.log.append(record)
+        self.records = [record]
+        self._log = Log(self.folder, self.records) if self._leads else None
         self._frame()
         self._checkpoint()
-        threads = _core.build_info()["threads"]
-        share = 100 * self.solid.mean()
-        log.info("%d x %d x %d voxels, %.3g %% solid; threads: %d", *self.solid.shape, share, threads)
+        share = 100 * self.box.sum(int(self.solid.sum())) / math.prod(self.box.whole.cells)
+        who = f"{self.box.n_boxes} ranks" if self.box.n_boxes > 1 else f"threads: {_core.build_info()['threads']}"
+        log.info("%d x %d x %d voxels, %.3g %% solid; %s", *self.box.whole.cells, share, who)
 
     def _resume(self) -> None:
-        arrays = read_checkpoint(self.folder)
-        if str(arrays.pop("physics")) != self._physics:
+        found = read_checkpoint(self.folder, self.box)
+        other = found.state["physics"] != self._physics or bool((found.cells["solid"] != self.solid).any())
+        if self.box.sum(int(other)):
             raise InputError(
                 f"{self.folder}: was begun with another configuration; only time.end_s, time.relaxed and output may "
                 "change before a restart"
             )
-        threads = int(arrays.pop("threads"))
-        if threads != _core.build_info()["threads"]:
-            self._warn(f"begun with {threads} threads: results will differ from one uninterrupted run by rounding")
-        self._frames = dict(zip(arrays.pop("frame_names").tolist(), arrays.pop("frame_times").tolist(), strict=True))
-        self.now = unpack(arrays)
-        self.log = Log(self.folder, keep=self.now.step)
+        if found.state["processors"] != self._processors:
+            self._warn(
+                f"begun with {' x '.join(map(str, found.state['processors']))} ranks and threads: results will differ "
+                "from one uninterrupted run by rounding"
+            )
+        self._frames = dict(found.state["frames"])
+        self.now = unpack(found, self.grid)
+        written = [record for record in read_log(self.folder) if record.step <= self.now.step] if self._leads else []
+        self.records, *_ = self.box.gather(written)
+        self._log = Log(self.folder, self.records) if self._leads else None
         log.info("going on from step %d, t = %.4g s", self.now.step, self.now.time_s)
 
+    @property
+    def _processors(self) -> list[int]:
+        """Ranks, and threads of each."""
+        return [self.box.n_boxes, _core.build_info()["threads"]]
+
     def _fingerprint(self) -> str:
-        """Of what decides every step."""
+        """Of what decides every step, beside the voxels."""
         # What the files hold counts, not what they are called.
         config = self.config.model_copy(
             update={
@@ -194,8 +220,7 @@ class VoidRun:
         )
         physics = config.model_dump_json(include={"domain", "material", "surface", "initial"})
         law = eigenstrain_of(self.config.material).coefficients
-        whole = f"{physics} {config.time.tolerance}".encode() + law.tobytes() + np.packbits(self.solid).tobytes()
-        return hashlib.sha256(whole).hexdigest()
+        return hashlib.sha256(f"{physics} {config.time.tolerance}".encode() + law.tobytes()).hexdigest()
 
     def to_the_end(self) -> bool:
         """Run until the end or a signal; whether the end was reached. There is a checkpoint in either case."""
@@ -211,26 +236,30 @@ class VoidRun:
         try:
             self._run(stop)
         finally:
-            self.log.close()
+            if self._log:
+                self._log.close()
             for number, handler in former.items():
                 signal.signal(number, handler)
-        if stop and not self._is_over():
+        if not self._is_over():
             log.info("stopped at t = %.4g s; go on with --restart", self.now.time_s)
             return False
         return True
 
     def _is_over(self) -> bool:
         ended = self.now.time_s >= self.config.time.end_s
-        return ended or (self.now.step > 0 and self.log.records[-1].motion < self.config.time.relaxed)
+        return ended or (self.now.step > 0 and self.records[-1].motion < self.config.time.relaxed)
 
     def _run(self, stop: list[int]) -> None:
         every = self.config.output.checkpoint_steps
         with progress_in_time("phase field") as show:
             begun = said = time.monotonic()
-            while not self._is_over() and not stop:
+            # A signal may reach ranks at different moments: they stop after the same step.
+            while not self._is_over() and not self.box.largest(len(stop)):
                 until = min(self._next_frame(), self.config.time.end_s)
                 self.now, record, self._elastic = self.simulation.advance(self.now, until)
-                self.log.append(record)
+                self.records.append(record)
+                if self._log:
+                    self._log.append(record)
                 show(self._share(), _state(record))
                 # Before the checkpoint of the step: no restart can then miss the frame.
                 if record.time_s == until or self._is_over():
@@ -270,17 +299,17 @@ class VoidRun:
         name = f"frame-{len(self._frames):05d}.vtkhdf"
         write_instant(self.folder / "frames" / name, self.grid, self.solid, self.now, self._elastic)
         self._frames[name] = self.now.time_s
-        write_series(self.folder / "frames" / "frames.vtkhdf.series", self._frames)
+        if self._leads:
+            write_series(self.folder / "frames" / "frames.vtkhdf.series", self._frames)
 
     def _checkpoint(self) -> None:
-        arrays = pack(self.now) | {
-            "physics": np.array(self._physics),
-            "threads": np.array(_core.build_info()["threads"]),
-            "frame_names": np.array(list(self._frames), dtype=str),
-            "frame_times": np.array(list(self._frames.values())),
-        }
-        self.log.settle()
-        write_checkpoint(self.folder, self.now.step, arrays)
+        if self._kept_step == self.now.step:
+            return
+        self._kept_step = self.now.step
+        about = {"physics": self._physics, "processors": self._processors, "frames": self._frames}
+        if self._log:
+            self._log.settle()
+        write_checkpoint(self.folder, self.now.step, self.box, pack(self.now, self.grid, self.solid, about))
 
     @property
     def files(self) -> list[Path]:
@@ -299,14 +328,11 @@ class VoidRun:
         }
 
     def particle(self) -> Particle:
-        """What the report shows."""
+        """What the report shows; all ranks call together."""
         composition = self.grid.cell_means(self.now.compositions[0])
-        coherency = self.simulation.coherency
-        if coherency is None:
-            return Particle(self.solid, self.grid.spacing_nm, composition, None, None, None)
         elastic = self._elastic or self.simulation.elastic_state(self.now)
-        stiffness = coherency.body.stiffness_GPa.mean(axis=0)
-        return Particle(self.solid, self.grid.spacing_nm, composition, elastic, coherency.eigenstrain, stiffness)
+        spacing, coherency = self.grid.spacing_nm, self.simulation.coherency
+        return look_at(self.box, self.solid, spacing, composition, elastic, coherency)
 
 
 def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: RegularSolution) -> Float:
@@ -319,11 +345,13 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
     random = np.random.default_rng(initial.seed)
     amplitude = initial.noise if initial.noise is not None else 0.0 if initial.file else 0.01
     # The same along b, where lithium evens itself out within microseconds and gradients cost most.
-    nx, ny, nz = grid.box.nodes
-    noise = amplitude * np.broadcast_to(random.uniform(-1, 1, (nx, 1, nz)), (nx, ny, nz))
-    noise = noise - (noise * grid.mass[grid.box.owned]).sum() / grid.volume
+    box = grid.box
+    (x, _, z), (nx, _, nz) = box.start, box.whole.nodes
+    columns = random.uniform(-1, 1, (nx, 1, nz))[x : x + box.nodes[0], :, z : z + box.nodes[2]]
+    noise = amplitude * np.broadcast_to(columns, box.nodes)
+    noise = noise - box.sum(float((noise * grid.mass[box.owned]).sum())) / grid.volume
     if initial.file is not None:
-        cells = read_composition(initial.file, initial.dataset, solid.shape)
+        cells = read_composition(initial.file, initial.dataset, box)
         total = grid.gather(np.where(solid, cells, 0.0))[grid.box.owned]
         number = grid.gather(solid.astype(float))[grid.box.owned]
         base = np.divide(total, number, out=np.full(total.shape, 0.5), where=number > 0)
@@ -332,13 +360,13 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
     else:
         base = np.full(grid.box.nodes, initial.mean)
     composition = base + noise
-    exists = grid.exists[grid.box.owned]
-    outside = exists & ~((composition > 0) & (composition < 1))
-    if outside.any():
-        values = composition[exists]
+    exists = grid.exists[box.owned]
+    n_outside = box.sum(int((exists & ~((composition > 0) & (composition < 1))).sum()))
+    if n_outside:
+        lowest, highest = grid.extremes(grid.of_nodes(composition))
         raise InputError(
-            f"initial: {outside.sum()} of {exists.sum()} nodes have a composition outside 0 < X < 1, from "
-            f"{values.min():.4g} to {values.max():.4g}; less noise, or another mean"
+            f"initial: {n_outside} of {box.sum(int(exists.sum()))} nodes have a composition outside 0 < X < 1, from "
+            f"{lowest:.4g} to {highest:.4g}; less noise, or another mean"
         )
     return np.asarray(composition)
 
@@ -355,17 +383,19 @@ def _two_phases(initial: Initial, grid: NodeGrid, law: RegularSolution) -> Float
     if not normal.any():
         raise InputError("initial.boundary_normal must not be zero")
     normal = normal / np.linalg.norm(normal)
+    box = grid.box
+    axes = enumerate(zip(box.start, box.nodes, grid.spacing_nm, normal, strict=True))
     along = sum(
-        (np.arange(n) * h * component).reshape([-1 if axis == i else 1 for i in range(3)])
-        for axis, (n, h, component) in enumerate(zip(grid.box.nodes, grid.spacing_nm, normal, strict=True))
+        (np.arange(start, start + n) * h * component).reshape([-1 if axis == i else 1 for i in range(3)])
+        for axis, (start, n, h, component) in axes
     )
-    mass = grid.mass[grid.box.owned]
+    mass = grid.mass[box.owned]
     reach = 10 * initial.boundary_width_nm
-    low, high = float(np.min(along)) - reach, float(np.max(along)) + reach
+    low, high = -box.largest(-float(np.min(along))) - reach, box.largest(float(np.max(along))) + reach
     for _ in range(100):
         middle = (low + high) / 2
         field = poor + (rich - poor) * (1 + np.tanh(2 * (along - middle) / initial.boundary_width_nm)) / 2
-        if (field * mass).sum() > initial.mean * mass.sum():
+        if box.sum(float((field * mass).sum())) > initial.mean * grid.volume:
             low = middle
         else:
             high = middle

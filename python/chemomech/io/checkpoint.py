@@ -1,68 +1,93 @@
-"""Checkpoints of a simulation: whole or absent, checked when read, the one before kept."""
+"""Checkpoints of a simulation: whole or absent, checked when read, the one before kept, for any number of ranks."""
 
-import hashlib
-import io
+import json
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import numpy.typing as npt
 
 from chemomech.errors import InputError
-from chemomech.io.files import atomic_path
+from chemomech.io.blocks import Block, is_whole, remove, write_blocks
+from chemomech.mechanics.box import Box
 
 log = logging.getLogger(__name__)
 
-_MAGIC = b"chemomech checkpoint 1\n"
 _KEPT = 2
+_STATE, _CELLS, _CORNERS = "state", "cells", "corners"
 
 
-def write_checkpoint(folder: Path, step: int, arrays: dict[str, Any]) -> None:
-    """Write checkpoint-<step>.bin into a folder and remove all but the newest two.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds of one box.
 
-    Parameters
+    Attributes
     ----------
-    arrays : what `read_checkpoint` shall return; arrays and numbers.
+    state : what JSON can hold; numbers come back to the last bit.
+    cells, corners : arrays (nx, ny, nz, ...) of the cells and (nx + 1, ny + 1, nz + 1, ...) of their corners.
+    """
+
+    state: Mapping[str, Any]
+    cells: Mapping[str, npt.NDArray[Any]]
+    corners: Mapping[str, npt.NDArray[Any]]
+
+
+def write_checkpoint(folder: Path, step: int, box: Box, checkpoint: Checkpoint) -> None:
+    """Write checkpoint-<step>.h5 into a folder and remove all but the newest two; all boxes call together.
 
     Raises
     ------
     InputError : it cannot be written, as on a full disk; those before stay.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    content = buffer.getbuffer()
-    digest = hashlib.sha256(content).hexdigest().encode()
-    with atomic_path(folder / f"checkpoint-{step:09d}.bin") as path, path.open("wb") as file:
-        file.write(_MAGIC + digest + b"\n")
-        file.write(content)
+
+    def head(file: h5py.File) -> None:
+        file[_STATE] = json.dumps(checkpoint.state)
+
+    blocks = {f"{_CELLS}/{name}": Block.of_cells(box, values) for name, values in checkpoint.cells.items()}
+    blocks |= {f"{_CORNERS}/{name}": Block.of_corners(box, values) for name, values in checkpoint.corners.items()}
+    write_blocks(folder / f"checkpoint-{step:09d}.h5", box, blocks, head, sealed=True)
+    if box.number > 0:
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
     for old in checkpoints(folder)[_KEPT:]:
-        old.unlink()
+        remove(old)
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """The newest checkpoint that is whole.
+def read_checkpoint(folder: Path, box: Box) -> Checkpoint:
+    """What the newest checkpoint that is whole holds of a box; all boxes call together.
 
     Raises
     ------
-    InputError : there is none.
+    InputError : there is none, or it is one of another grid.
     """
-    for path in checkpoints(folder):
-        content = path.read_bytes()
-        head = len(_MAGIC) + 65
-        body = content[head:]
-        if content.startswith(_MAGIC) and content[len(_MAGIC) : head - 1] == hashlib.sha256(body).hexdigest().encode():
-            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                return dict(arrays)
-        log.warning("warning: %s is damaged; going back to the one before", path)
+    for path in box.gather(checkpoints(folder))[0]:
+        if not is_whole(path, box):
+            log.warning("warning: %s is damaged; going back to the one before", path)
+            continue
+        with h5py.File(path, "r") as file:
+            cells = {name: _window(path, dataset, box.window) for name, dataset in file.get(_CELLS, {}).items()}
+            corners = {name: _window(path, dataset, box.corners) for name, dataset in file.get(_CORNERS, {}).items()}
+            return Checkpoint(json.loads(file[_STATE].asstr()[()]), cells, corners)
     raise InputError(f"{folder}: holds no checkpoint to restart from")
+
+
+def _window(path: Path, dataset: h5py.Dataset, window: tuple[slice, ...]) -> npt.NDArray[Any]:
+    values = np.asarray(dataset[window])
+    wanted = tuple(s.stop - s.start for s in window)
+    if values.shape[:3] != wanted:
+        raise InputError(f"{path}: is of another grid")
+    return values
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files of a folder, newest first."""
-    return sorted(folder.glob("checkpoint-*.bin"), reverse=True)
+    return sorted(folder.glob("checkpoint-*.h5"), reverse=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
+from chemomech.io.checkpoint import Checkpoint
 from chemomech.io.files import atomic_path
 from chemomech.io.vtkhdf import write_frame
 from chemomech.mechanics.voxel import Equilibrium
@@ -20,38 +21,39 @@ from chemomech.phasefield.void import Instant, StepRecord
 LOG = "log.csv"
 #: ParaView takes six components for those of a symmetric tensor, aa, bb, cc, ab, bc, ac; ours are Voigt's.
 _TENSOR, _HALF_SHEAR = [0, 1, 2, 5, 3, 4], np.array([1, 1, 1, 0.5, 0.5, 0.5])
-_MANY = ("compositions", "elastic_potentials", "displacements")
+#: What of an instant is one number, or a tuple of them.
+_NUMBERS = ("step", "time_s", "next_length_s", "lengths_s", "energy_aJ", "mean_composition")
 
 
-def pack(instant: Instant) -> dict[str, Any]:
-    """The state as arrays for `io.checkpoint`, to the last bit."""
-    arrays: dict[str, Any] = {}
-    for field in fields(instant):
-        value = getattr(instant, field.name)
-        if field.name in _MANY:
-            arrays.update({f"{field.name}_{i}": each for i, each in enumerate(value)})
-        else:
-            arrays[field.name] = np.array(value)
-    return arrays
+def pack(instant: Instant, grid: NodeGrid, solid: Bool, about: dict[str, Any]) -> Checkpoint:
+    """An instant to the last bit, and what a restart must know about the run."""
+    fields = {"potential": (instant.potential,), "compositions": instant.compositions}
+    fields["elastic_potentials"] = instant.elastic_potentials
+    of_corners = {name: tuple(grid.at_corners(field) for field in several) for name, several in fields.items()}
+    of_corners["displacements"] = instant.displacements
+    numbers = {name: getattr(instant, name) for name in _NUMBERS}
+    corners = {f"{name}_{i}": each for name, several in of_corners.items() for i, each in enumerate(several)}
+    return Checkpoint(numbers | about, {"solid": solid}, corners)
 
 
-def unpack(arrays: dict[str, Any]) -> Instant:
-    """The state that `pack` packed."""
+def unpack(checkpoint: Checkpoint, grid: NodeGrid) -> Instant:
+    """The instant that `pack` packed."""
+    corners = checkpoint.corners
+    own = tuple(slice(n) for n in grid.box.nodes)
 
     def several(name: str) -> tuple[Float, ...]:
-        return tuple(arrays[f"{name}_{i}"] for i in range(3) if f"{name}_{i}" in arrays)
+        return tuple(corners[f"{name}_{i}"] for i in range(3) if f"{name}_{i}" in corners)
 
+    def of_nodes(name: str) -> tuple[Float, ...]:
+        return tuple(grid.of_nodes(each[own]) for each in several(name))
+
+    numbers = {name: checkpoint.state[name] for name in _NUMBERS}
     return Instant(
-        step=int(arrays["step"]),
-        time_s=float(arrays["time_s"]),
-        next_length_s=float(arrays["next_length_s"]),
-        lengths_s=tuple(arrays["lengths_s"].tolist()),
-        compositions=several("compositions"),
-        potential=arrays["potential"],
-        elastic_potentials=several("elastic_potentials"),
+        **numbers | {"lengths_s": tuple(numbers["lengths_s"])},
+        compositions=of_nodes("compositions"),
+        potential=of_nodes("potential")[0],
+        elastic_potentials=of_nodes("elastic_potentials"),
         displacements=several("displacements"),
-        energy_aJ=float(arrays["energy_aJ"]),
-        mean_composition=float(arrays["mean_composition"]),
     )
 
 
@@ -61,24 +63,22 @@ class Log:
     Parameters
     ----------
     folder : where it stands.
-    keep : the last step of an earlier run that is kept; None for a new log.
+    records : it begins with these.
 
     Raises
     ------
     InputError : it cannot be written.
     """
 
-    def __init__(self, folder: Path, keep: int | None) -> None:
+    def __init__(self, folder: Path, records: Sequence[StepRecord]) -> None:
         self.path = folder / LOG
-        self.records: list[StepRecord] = [] if keep is None else [r for r in read_log(folder) if r.step <= keep]
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(field.name for field in fields(StepRecord))
-            writer.writerows(_row(record) for record in self.records)
+            writer.writerows(_row(record) for record in records)
         self._file = self.path.open("a", newline="")
 
     def append(self, record: StepRecord) -> None:
-        self.records.append(record)
         try:
             csv.writer(self._file).writerow(_row(record))
             self._file.flush()
@@ -125,10 +125,9 @@ def read_log(folder: Path) -> list[StepRecord]:
 
 def write_instant(path: Path, grid: NodeGrid, solid: Bool, instant: Instant, elastic: Equilibrium | None) -> None:
     """One frame: composition and displacement at the nodes, strain and stress tensors of the voxels."""
-    nodes = instant.compositions[0][tuple(slice(1, n + 2) for n in grid.box.cells)]
-    point, cell = {"composition": nodes}, {"solid": solid.astype(float)}
+    point, cell = {"composition": grid.at_corners(instant.compositions[0])}, {"solid": solid.astype(float)}
     if elastic is not None:
         point["displacement_nm"] = elastic.displacement_nm
         cell["elastic_strain"] = elastic.elastic_strain[..., _TENSOR] * _HALF_SHEAR
         cell["stress_GPa"] = elastic.stress_GPa[..., _TENSOR]
-    write_frame(path, solid, grid.spacing_nm, point, cell)
+    write_frame(path, grid.box, solid, grid.spacing_nm, point, cell)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
-from chemomech.io.solid import read_solid
+from chemomech.io.solid import open_volume
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE
 from chemomech.phasefield.coherency import Eigenstrain
 from chemomech.phasefield.free_energy import RegularSolution
@@ -208,32 +209,50 @@ def _beside(config: VoidConfig, folder: Path) -> VoidConfig:
     )
 
 
-def solid_of(domain: Domain) -> Bool:
-    """The voxels (nx, ny, nz) of a domain.
+def cells_of(domain: Domain) -> tuple[int, int, int]:
+    """Voxels along the axes of a domain.
 
     Raises
     ------
-    InputError : no voxel is left, or a file that cannot be used.
+    InputError : a size that is no multiple of the spacing, or a file that cannot be used.
     """
-    spacing = np.array(domain.spacing_nm)
     if domain.shape == "file":
         assert domain.file is not None
-        solid = read_solid(domain.file, domain.dataset)
+        with open_volume(domain.file, domain.dataset) as volume:
+            nx, ny, nz = volume.shape
+            return nx, ny, nz
+    assert domain.size_nm is not None
+    spacing, extent = np.array(domain.spacing_nm), np.array(domain.size_nm)
+    cells = np.round(extent / spacing).astype(int)
+    if cells.min() < 1:
+        raise InputError(f"domain.spacing_nm of {spacing.tolist()} is longer than size_nm of {extent.tolist()}")
+    if np.abs(cells * spacing - extent).max() > 1e-6 * extent.max():
+        raise InputError(
+            f"domain.size_nm of {extent.tolist()} is no multiple of spacing_nm {spacing.tolist()}; the nearest is "
+            f"{(cells * spacing).tolist()}"
+        )
+    nx, ny, nz = cells.tolist()
+    return nx, ny, nz
+
+
+def solid_of(domain: Domain, box: Box) -> Bool:
+    """The voxels (nx, ny, nz) of a box of the domain.
+
+    Raises
+    ------
+    InputError : no voxel is left anywhere, or a file that cannot be used.
+    """
+    if domain.shape == "file":
+        assert domain.file is not None
+        with open_volume(domain.file, domain.dataset) as volume:
+            solid = np.asarray(volume[box.window] != 0)
     else:
-        assert domain.size_nm is not None
-        extent = np.array(domain.size_nm)
-        cells = np.round(extent / spacing).astype(int)
-        if cells.min() < 1:
-            raise InputError(f"domain.spacing_nm of {spacing.tolist()} is longer than size_nm of {extent.tolist()}")
-        if np.abs(cells * spacing - extent).max() > 1e-6 * extent.max():
-            raise InputError(
-                f"domain.size_nm of {extent.tolist()} is no multiple of spacing_nm {spacing.tolist()}; the nearest is "
-                f"{(cells * spacing).tolist()}"
-            )
-        solid = np.ones(tuple(cells), dtype=bool)
-    centres = [(np.arange(n) + 0.5) * h for n, h in zip(solid.shape, spacing, strict=True)]
+        solid = np.ones(box.cells, dtype=bool)
+    axes = zip(box.start, box.cells, domain.spacing_nm, strict=True)
+    centres = [(np.arange(start, start + n, dtype=float) + 0.5) * h for start, n, h in axes]
     if domain.shape == "platelet":
-        relative = [2 * x / (n * h) - 1 for x, n, h in zip(centres, solid.shape, spacing, strict=True)]
+        extents = zip(centres, box.whole.cells, domain.spacing_nm, strict=True)
+        relative = [2 * x / (n * h) - 1 for x, n, h in extents]
         solid &= relative[0][:, None, None] ** 2 + relative[2] ** 2 <= 1
     if domain.shape == "spheres":
         solid = np.zeros_like(solid)
@@ -241,7 +260,7 @@ def solid_of(domain: Domain) -> Bool:
             solid |= _ball(ball, centres)
     for ball in domain.voids:
         solid &= ~_ball(ball, centres)
-    if not solid.any():
+    if not box.sum(int(solid.sum())):
         raise InputError("domain: no solid voxel is left")
     return solid
 

@@ -15,6 +15,7 @@ from chemomech.arrays import Bool, Float, Int32
 
 Single = npt.NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64, np.int32)
+Anything = TypeVar("Anything")
 Sum = TypeVar("Sum", int, float, Float, npt.NDArray[np.intp])
 
 
@@ -42,6 +43,34 @@ class Box:
     def start(self) -> tuple[int, int, int]:
         """Place of the first cell and node in the whole grid."""
         return 0, 0, 0
+
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """Of the cells in an array of the whole grid."""
+        x, y, z = (slice(start, start + n) for start, n in zip(self.start, self.cells, strict=True))
+        return x, y, z
+
+    @property
+    def corners(self) -> tuple[slice, slice, slice]:
+        """Of the corners of all cells in an array of all corners of the whole grid."""
+        x, y, z = (slice(start, start + n + 1) for start, n in zip(self.start, self.cells, strict=True))
+        return x, y, z
+
+    @property
+    def points(self) -> tuple[slice, slice, slice]:
+        """Of those corners the ones that this box writes, so that every one is written once."""
+        axes = zip(self.start, self.cells, self.whole.cells, strict=True)
+        x, y, z = (slice(start, start + n + (start + n == total)) for start, n, total in axes)
+        return x, y, z
+
+    @property
+    def number(self) -> int:
+        """Of this box among all boxes of the grid; the first one, 0, speaks for all."""
+        return 0
+
+    @property
+    def n_boxes(self) -> int:
+        return 1
 
     @property
     def shared(self) -> tuple[bool, bool, bool]:
@@ -98,6 +127,10 @@ class Box:
         """Of all boxes of the grid."""
         return value
 
+    def gather(self, value: Anything) -> list[Anything]:
+        """What each box of the grid has, in order; no box goes on before all have come here."""
+        return [value]
+
     def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
         """Number the connected pieces of some cells or nodes from 1 in order of their first; 0 elsewhere.
 
@@ -134,14 +167,14 @@ class Box:
         """Values (m, ...) of this box's cells or nodes, from those of the part that made them."""
         return values
 
-    def landing(self, load: Single) -> Single:
+    def landing(self, load: npt.NDArray[Real]) -> npt.NDArray[Real]:
         """Where the restriction from the grid above is written."""
         return load
 
-    def arrive(self, landing: Single, load: Single) -> None:
+    def arrive(self, landing: npt.NDArray[Real], load: npt.NDArray[Real]) -> None:
         """Make the load whole after a restriction."""
 
-    def depart(self, solution: Single, landing: Single) -> Single:
+    def depart(self, solution: npt.NDArray[Real], landing: npt.NDArray[Real]) -> npt.NDArray[Real]:
         """The solution with its halo, as the prolongation to the grid above reads it."""
         self.fill_halo(solution)
         return solution

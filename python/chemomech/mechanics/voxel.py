@@ -232,10 +232,21 @@ def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
-def void_surface(solid: Bool) -> Bool:
+def void_surface(solid: Bool, box: Box | None = None) -> Bool:
     """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
-    void = ndimage.binary_fill_holes(solid) & ~solid
-    return np.asarray(solid & ndimage.binary_dilation(void))
+    nx, ny, nz = solid.shape
+    box = Box((nx, ny, nz), (False, False, False)) if box is None else box
+    absent, n_absent = box.label(~solid, None)
+    reached = np.zeros(n_absent + 1, dtype=np.intp)
+    for axis in range(3):
+        along = np.moveaxis(absent, axis, 0)
+        ends = [(box.start[axis] == 0, along[0]), (box.window[axis].stop == box.whole.cells[axis], along[-1])]
+        for at_the_end, labels in ends:
+            if at_the_end and not box.periodic[axis]:
+                reached[labels.ravel()] = 1
+    void = (absent > 0) & (box.sum(reached) == 0)[absent]
+    around = ndimage.binary_dilation(box.weights(void[None], np.float32)[0] > 0)
+    return np.asarray(solid & around[tuple(slice(1, n + 1) for n in solid.shape)])
 
 
 class _RigidMotions:

@@ -20,7 +20,7 @@ from scipy import ndimage
 from chemomech import _core
 from chemomech.arrays import Bool, Float, Int, Int32
 from chemomech.errors import InputError
-from chemomech.mechanics.box import Box, Collector, Real, Single, Sum, first_places, joined
+from chemomech.mechanics.box import Anything, Box, Collector, Real, Single, Sum, first_places, joined
 
 #: Nodes of a grid that every rank solves whole. At 2e4 that takes as long as the messages of a distributed one.
 _WHOLE_NODES = 20_000
@@ -65,10 +65,12 @@ class Part(Box):
         return tuple(b[i + 1] - b[i] for b, i in zip(self.bounds, self._place(self.comm.rank), strict=True))
 
     @property
-    def window(self) -> tuple[slice, slice, slice]:
-        """Of the cells in an array of the whole grid."""
-        x, y, z = (slice(start, start + n) for start, n in zip(self.start, self.cells, strict=True))
-        return x, y, z
+    def number(self) -> int:
+        return int(self.comm.rank)
+
+    @property
+    def n_boxes(self) -> int:
+        return int(self.comm.size)
 
     def fill_halo(self, values: npt.NDArray[Real]) -> None:
         forest, unit = self._halo(values), _TYPES[values.dtype.char]
@@ -91,7 +93,11 @@ class Part(Box):
         return total
 
     def largest(self, value: float) -> float:
-        return float(self.comm.allreduce(value, MPI.MAX))
+        # A maximum may lose what is no number.
+        return float(self.comm.allreduce(np.inf if np.isnan(value) else value, MPI.MAX))
+
+    def gather(self, value: Anything) -> list[Anything]:
+        return list(self.comm.allgather(value))
 
     def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
         own, n_own = ndimage.label(values, neighbours)
@@ -203,26 +209,26 @@ class Gathered(Box):
         self._gather(padded, whole)
         return whole[:, *(slice(1, n + 1) for n in (self.cells if of_cells else self.nodes))].astype(values.dtype)
 
-    def landing(self, load: Single) -> Single:
-        return self.part.vector(np.float32)
+    def landing(self, load: npt.NDArray[Real]) -> npt.NDArray[Real]:
+        return np.zeros((len(load), *self.part.shape), load.dtype)
 
-    def arrive(self, landing: Single, load: Single) -> None:
+    def arrive(self, landing: npt.NDArray[Real], load: npt.NDArray[Real]) -> None:
         self._gather(landing, load)
 
-    def depart(self, solution: Single, landing: Single) -> Single:
+    def depart(self, solution: npt.NDArray[Real], landing: npt.NDArray[Real]) -> npt.NDArray[Real]:
         self.fill_halo(solution)
-        sizes = [n + 2 for n in self.part.nodes]
-        from_whole = tuple(slice(start, start + n) for start, n in zip(self.part.start, sizes, strict=True))
-        landing[:, *(slice(n) for n in sizes)] = solution[:, *from_whole]
+        nx, ny, nz = (n + 2 for n in self.part.nodes)
+        x, y, z = self.part.start
+        landing[:, :nx, :ny, :nz] = solution[:, x : x + nx, y : y + ny, z : z + nz]
         return landing
 
-    def _gather(self, of_part: Single, whole: Single) -> None:
-        components = len(whole)
+    def _gather(self, of_part: npt.NDArray[Real], whole: npt.NDArray[Real]) -> None:
+        components, unit = len(whole), _TYPES[whole.dtype.char]
         if components not in self._forests:
             at = np.argwhere(np.ones(self.nodes, dtype=bool)) + 1
             self._forests[components] = self.part.forest_to(at, self.shape, at - 1, components)
-        self._forests[components].bcastBegin(MPI.FLOAT, of_part, whole, MPI.REPLACE)
-        self._forests[components].bcastEnd(MPI.FLOAT, of_part, whole, MPI.REPLACE)
+        self._forests[components].bcastBegin(unit, of_part, whole, MPI.REPLACE)
+        self._forests[components].bcastEnd(unit, of_part, whole, MPI.REPLACE)
 
     @cached_property
     def _forests(self) -> dict[int, PETSc.SF]:
@@ -250,6 +256,7 @@ def cut(
     cells: tuple[int, int, int],
     periodic: tuple[bool, bool, bool] = (False, False, False),
     comm: MPI.Intracomm | None = None,
+    uncut: Sequence[int] = (),
 ) -> Part:
     """This rank's part of a grid, cut so that the slowest rank of a solution is as fast as can be.
 
@@ -257,6 +264,7 @@ def cut(
     ----------
     cells : of the whole grid.
     comm : the ranks, all by default.
+    uncut : axes along which every part is as long as the grid.
 
     Raises
     ------
@@ -269,6 +277,8 @@ def cut(
     grid = Box(cells, periodic)
     best: tuple[float, tuple[tuple[int, ...], ...]] | None = None
     for counts in _products_of_three(comm.size):
+        if any(counts[axis] > 1 for axis in uncut):
+            continue
         for power in range(1, 8):
             along = [_bounds(n, parts, 2**power) for n, parts in zip(grid.nodes, counts, strict=True)]
             if not all(along):

@@ -72,6 +72,7 @@ class _Level:
         self.mobility = np.zeros((3, *box.shape))
         self.gradient = np.zeros((3, *box.shape))
         self.right, self.solution, self.spare = (np.zeros((2, *box.shape)) for _ in range(3))
+        self.landing = box.landing(self.right)
         self.mass, self.curvature, self.exchange = self.fields
         self.system = _core.ConservationSystem(self.mass, self.mobility, self.gradient, self.curvature, self.exchange)
 
@@ -122,7 +123,8 @@ class CahnHilliard:
         x = composition[owned]
         homogeneous = np.where(exists, self.transport.free_energy.energy(np.where(exists, x, 0.5)), 0.0)
         bending = self.bending(composition)[owned]
-        return float((homogeneous * self.grid.mass[owned]).sum() + 0.5 * (x * bending).sum())
+        energy = (homogeneous * self.grid.mass[owned]).sum() + 0.5 * (x * bending).sum()
+        return self.grid.box.sum(float(energy))
 
     def set_mobility(self, composition: Float) -> None:
         """Take the mobility of a composition near that of the step; a little beyond its range counts as at its edge."""
@@ -184,12 +186,13 @@ class CahnHilliard:
             )
             wrong[:, ~exists] = 0.0
             step = self._correction(wrong, rate)
-            largest = _advance(composition, step[0], law.lowest, law.highest)
+            _advance(composition, step[0], law.lowest, law.highest)
             potential += step[1]
+            largest = self.grid.largest(step[0])
             if largest <= tolerance:
                 return iteration
-            inside = composition[exists]
-            if not (np.isfinite(largest) and law.lowest < inside.min() and inside.max() < law.highest):
+            lowest, highest = self.grid.extremes(composition)
+            if not (np.isfinite(largest) and law.lowest < lowest and highest < law.highest):
                 break
         raise ConvergenceError(
             "an implicit step of the composition", iterations=iteration, residual=largest, tolerance=tolerance
@@ -219,7 +222,11 @@ class CahnHilliard:
         finest = self._levels[0]
         weight = self.grid.per_volume(self.grid.exists.astype(float))
         scale = np.array([1 / rate, 1 / _CURVATURE])[:, None, None, None] ** 2 * weight
-        size = np.sqrt(_dot(scale, wrong, wrong))
+
+        def product(x: Float, y: Float) -> float:
+            return self.grid.box.sum(float(np.einsum("cijk,cijk,cijk->", scale, x, y)))
+
+        size = np.sqrt(product(wrong, wrong))
         if size == 0:
             return np.zeros_like(wrong)
         residuals, tried = [wrong / size], []
@@ -233,9 +240,9 @@ class CahnHilliard:
             finest.system.residual(finest.right, finest.solution, finest.spare)
             image = np.where(self.grid.exists, residuals[k] - finest.spare, 0.0)
             for i, earlier in enumerate(residuals):
-                projected[i, k] = _dot(scale, image, earlier)
+                projected[i, k] = product(image, earlier)
                 image -= projected[i, k] * earlier
-            projected[k + 1, k] = np.sqrt(_dot(scale, image, image))
+            projected[k + 1, k] = np.sqrt(product(image, image))
             small = projected[: k + 2, : k + 1]
             target = np.eye(1, k + 2)[0] * size
             coefficients = np.linalg.lstsq(small, target, rcond=None)[0]
@@ -256,26 +263,21 @@ class CahnHilliard:
         level.box.fill_halo(level.solution)
         level.system.residual(level.right, level.solution, level.spare)
         level.box.fill_halo(level.spare)
-        _core.restrict_to(level.factors, level.spare, below.right)
+        _core.restrict_to(level.factors, level.spare, below.landing)
+        below.box.arrive(below.landing, below.right)
         below.solution.fill(0.0)
         for _ in range(_VISITS[depth] if depth < len(_VISITS) else 1):
             self._cycle(depth + 1)
-        below.box.fill_halo(below.solution)
-        _core.add_prolonged(level.factors, below.solution, level.solution)
+        error = below.box.depart(below.solution, below.landing)
+        _core.add_prolonged(level.factors, error, level.solution)
         level.solution *= level.mass > 0
         level.smooth(_SWEEPS)
 
 
-def _advance(composition: Float, step: Float, lowest: float, highest: float) -> float:
-    """composition += step, most of the way to the edge at most; the largest change."""
+def _advance(composition: Float, step: Float, lowest: float, highest: float) -> None:
+    """composition += step, most of the way to the edge at most."""
     room = np.where(step > 0, highest - composition, composition - lowest) * _OF_THE_WAY
-    limited = np.clip(step, -room, room)
-    composition += limited
-    return float(np.abs(step).max())
-
-
-def _dot(weight: Float, x: Float, y: Float) -> float:
-    return float(np.einsum("cijk,cijk,cijk->", weight, x, y))
+    composition += np.clip(step, -room, room)
 
 
 def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] | None]]:
@@ -287,7 +289,7 @@ def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] |
     boxes: list[tuple[Box, tuple[int, int, int] | None]] = []
     strong = np.array([strengths[0], 0.0, strengths[2]])
     while True:
-        cells = np.array(box.cells)
+        cells = np.array(box.whole.cells)
         can = _COARSENED & ((cells % 2 == 0) | ~np.array(box.periodic))
         long = can & (cells > _FEWEST)
         if not long.any():
@@ -302,11 +304,11 @@ def _boxes(box: Box, strengths: Float) -> list[tuple[Box, tuple[int, int, int] |
 
 def _coarsen_nodes(upper: _Level, lower: _Level, which: slice) -> None:
     assert upper.factors is not None
-    part = np.ascontiguousarray(upper.fields[which])
-    coarse = np.zeros((len(part), *lower.box.shape))
-    _core.restrict_to(upper.factors, part, coarse)
+    coarse = lower.fields[which]
+    landing = lower.box.landing(coarse)
+    _core.restrict_to(upper.factors, upper.fields[which], landing)
+    lower.box.arrive(landing, coarse)
     lower.box.fill_halo(coarse)
-    lower.fields[which] = coarse
 
 
 def _coarsen_edges(upper: _Level, lower: _Level, fine: Float, coarse: Float) -> None:
@@ -314,11 +316,12 @@ def _coarsen_edges(upper: _Level, lower: _Level, fine: Float, coarse: Float) -> 
     assert upper.factors is not None
     upper.box.fill_halo(fine)
     fx, _, fz = upper.factors
-    _core.restrict_to(upper.factors, fine[1:2].copy(), coarse[1:2])
+    landing = lower.box.landing(coarse)
+    _core.restrict_to(upper.factors, fine[1:2], landing[1:2])
     for axis, others in ((0, (1, 1, fz)), (2, (fx, 1, 1))):
         pairs = fine[axis : axis + 1]
         if upper.factors[axis] == 2:
-            shape = list(coarse.shape[1:])
+            shape = list(landing.shape[1:])
             shape[2 - axis] = fine.shape[3 - axis]
             joined = np.zeros((1, *shape))
             first = np.moveaxis(pairs, axis + 1, 1)
@@ -326,5 +329,6 @@ def _coarsen_edges(upper: _Level, lower: _Level, fine: Float, coarse: Float) -> 
             n = min((first.shape[1] - 1) // 2, into.shape[1] - 1)
             into[:, 1 : n + 1] = 0.25 * (first[:, 1 : 2 * n : 2] + first[:, 2 : 2 * n + 1 : 2])
             pairs = joined
-        _core.restrict_to(others, np.ascontiguousarray(pairs), coarse[axis : axis + 1])
+        _core.restrict_to(others, pairs, landing[axis : axis + 1])
+    lower.box.arrive(landing, coarse)
     lower.box.fill_halo(coarse)

@@ -43,7 +43,7 @@ class NodeGrid:
     @cached_property
     def volume(self) -> float:
         """nm^3."""
-        return float(self.mass[self.box.owned].sum())
+        return self.box.sum(float(self.mass[self.box.owned].sum()))
 
     def field(self, values: float = 0.0) -> Float:
         """A new field (X, Y, Z)."""
@@ -51,7 +51,18 @@ class NodeGrid:
 
     def integral(self, values: Float) -> float:
         """Of a field over the body: values times nm^3."""
-        return float(np.einsum("ijk,ijk->", values[self.box.owned], self.mass[self.box.owned]))
+        return self.box.sum(float(np.einsum("ijk,ijk->", values[self.box.owned], self.mass[self.box.owned])))
+
+    def extremes(self, field: Float) -> tuple[float, float]:
+        """The lowest and the highest value of a field."""
+        inside = field[self.exists]
+        return -self.box.largest(float(-inside.min(initial=np.inf))), self.box.largest(
+            float(inside.max(initial=-np.inf))
+        )
+
+    def largest(self, field: Float) -> float:
+        """The largest absolute value of a field."""
+        return self.box.largest(float(np.abs(field[self.exists]).max(initial=0.0)))
 
     def per_volume(self, amounts: Float) -> Float:
         """Amounts (X, Y, Z) of nodes over their volumes, 0 where there is no node."""
@@ -64,6 +75,10 @@ class NodeGrid:
         self.box.fill_halo(field)
         return field
 
+    def at_corners(self, field: Float) -> Float:
+        """A field, halo filled, at the corners (nx + 1, ny + 1, nz + 1) of the cells."""
+        return field[tuple(slice(1, n + 2) for n in self.box.cells)]
+
     def cell_means(self, field: Float) -> Float:
         """Means (nx, ny, nz) of a field, halo filled, over the corners of every cell."""
         nx, ny, nz = self.box.cells
@@ -75,24 +90,20 @@ class NodeGrid:
 
     def gather(self, cells: Float) -> Float:
         """The transpose of `cell_means`: an eighth of what is given for each cell (nx, ny, nz), to its corners."""
-        total = np.zeros(tuple(n + 3 for n in self.box.cells))
-        total[1:-2, 1:-2, 1:-2] = cells / 8
+        total = self.field()
+        total[tuple(slice(1, n + 1) for n in self.box.cells)] = cells / 8
         for axis in range(3):
             along = np.moveaxis(total, axis, 0)
             along[1:] += along[:-1].copy()
-        nodes = total[1:-1, 1:-1, 1:-1]
-        for axis, wraps in enumerate(self.box.periodic):
-            if wraps:
-                along = np.moveaxis(nodes, axis, 0)
-                along[0] += along[-1]
-                nodes = np.moveaxis(along[:-1], 0, axis)
-        return self.of_nodes(nodes)
+        self.box.add_halo(total)
+        self.box.fill_halo(total)
+        return total
 
 
-def node_grid(solid: Bool, spacing_nm: Float, periodic: tuple[bool, bool, bool]) -> NodeGrid:
-    """The nodes of the voxels `solid` (nx, ny, nz)."""
+def node_grid(solid: Bool, spacing_nm: Float, periodic: tuple[bool, bool, bool], box: Box | None = None) -> NodeGrid:
+    """The nodes of the voxels `solid` (nx, ny, nz), of a whole grid or of a box of one."""
     nx, ny, nz = solid.shape
-    box = Box((nx, ny, nz), periodic)
+    box = Box((nx, ny, nz), periodic) if box is None else box
     cells = box.weights(solid[None].astype(float), np.float64)[0]
     volume = float(np.prod(spacing_nm))
     edges, surface = [], np.zeros(box.shape)

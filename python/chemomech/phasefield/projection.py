@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from chemomech.arrays import Bool, Float
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.mesh import pixel_mesh
 from chemomech.mechanics.plane_stress import PlaneStress
 from chemomech.mechanics.stiffness import IN_PLANE, plane_stress
@@ -26,7 +27,8 @@ class Projection:
     total : strain relative to LiFePO4, (nz, nx, 3).
     coherency : elastic strain.
     residual : total strain less the eigenstrain of the mean composition and less the elastic strain of a plate of that
-        composition in plane stress. It is what an analysis in the plane (models M0, M1) leaves unexplained.
+        composition in plane stress. It is what an analysis in the plane (models M0, M1) leaves unexplained. Of many
+        boxes the first one has it.
     spacing_nm : (2,) edges of a pixel along a and c.
     """
 
@@ -73,6 +75,7 @@ def project(
     elastic: Equilibrium,
     eigenstrain: Eigenstrain,
     stiffness_GPa: Float,
+    box: Box | None = None,
 ) -> Projection:
     """Look at a relaxed particle along b.
 
@@ -82,17 +85,29 @@ def project(
     composition : (nx, ny, nz), of the voxels.
     elastic : its equilibrium.
     stiffness_GPa : (6, 6), for the analysis in the plane.
+    box : of a particle that many processes share, this one's part, not cut along b; all call together.
     """
-    mean = depth_average(composition, solid).T
-    total = depth_average((elastic.elastic_strain + eigenstrain(composition))[..., IN_PLANE], solid).swapaxes(0, 1)
-    coherency = depth_average(elastic.elastic_strain[..., IN_PLANE], solid).swapaxes(0, 1)
+    nx, ny, nz = solid.shape
+    box = Box((nx, ny, nz), (False, False, False)) if box is None else box
+    mean = as_map(depth_average(composition, solid), box)
+    total = as_map(depth_average((elastic.elastic_strain + eigenstrain(composition))[..., IN_PLANE], solid), box)
+    coherency = as_map(depth_average(elastic.elastic_strain[..., IN_PLANE], solid), box)
     spacing = np.array([spacing_nm[0], spacing_nm[2]])
-    mask = np.isfinite(mean)
-    stress_free = eigenstrain(mean[mask])[:, IN_PLANE]
-    planar = _planar_strain(mask, spacing, stress_free, plane_stress(stiffness_GPa))
     residual = np.full_like(total, np.nan)
-    residual[mask] = total[mask] - planar
+    if box.number == 0:
+        mask = np.isfinite(mean)
+        stress_free = eigenstrain(mean[mask])[:, IN_PLANE]
+        residual[mask] = total[mask] - _planar_strain(mask, spacing, stress_free, plane_stress(stiffness_GPa))
     return Projection(mean, total, coherency, residual, spacing)
+
+
+def as_map(columns: Float, box: Box) -> Float:
+    """What every box has for its columns along b (nx, nz, ...), as a map (nz, nx, ...) of the whole."""
+    nx, _, nz = box.whole.cells
+    whole = np.full((nx, nz, *columns.shape[2:]), np.nan)
+    for (x, _, z), part in box.gather((box.window, columns)):
+        whole[x, z] = part
+    return whole.swapaxes(0, 1)
 
 
 def _planar_strain(mask: Bool, spacing_nm: Float, stress_free: Float, stiffness: Float) -> Float:

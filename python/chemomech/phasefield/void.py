@@ -143,7 +143,7 @@ class VoidSimulation:
         self._aJ = site_density_nm3 * kT_eV / EV_PER_AJ  # of 1 nm^3 kT
         self._held_back = coherency.stiffness_kT if coherency else 0.0
         self.closed = equations.transport.closed
-        extent = np.array(self.grid.box.cells) * self.grid.spacing_nm
+        extent = np.array(self.grid.box.whole.cells) * self.grid.spacing_nm
         self.crossing_s = float((extent**2 / equations.transport.diffusivity_nm2_per_s).max())
         self._wetting = self.grid.per_volume(self.grid.surface) * (wetting_kT_per_nm2 / site_density_nm3)
 
@@ -156,7 +156,7 @@ class VoidSimulation:
         self.equations.set_mobility(field)
         leaving = self.equations.flow(potential) + self.equations.exchange(potential)[0]
         speed = self.grid.per_volume(leaving)
-        fastest = float(np.abs(speed).max())
+        fastest = self.grid.largest(speed)
         length = _FIRST_CHANGE * self.tolerance / fastest if fastest > 0 else self.crossing_s
         chemical, elastic_energy = self._energies(field, coherent.elastic if coherent else None)
         trial = _Trial(field, potential, coherent, chemical, elastic_energy, 0.0, 0)
@@ -212,7 +212,7 @@ class VoidSimulation:
             if length < wanted:
                 proposed = max(proposed, min(wanted, length * _LARGEST_GROWTH))
             time = until_s if length == until_s - now.time_s else now.time_s + length
-            motion = np.abs(composition - now.compositions[0]).max() / length * self.crossing_s
+            motion = self.grid.largest(composition - now.compositions[0]) / length * self.crossing_s
             instant = Instant(
                 step=now.step + 1,
                 time_s=time,
@@ -228,7 +228,7 @@ class VoidSimulation:
                 energy_aJ=trial.energy_aJ,
                 mean_composition=self._mean(composition),
             )
-            record = self._record(instant, trial, length_s=length, motion=float(motion), n_rejected=rejected)
+            record = self._record(instant, trial, length_s=length, motion=motion, n_rejected=rejected)
             return instant, record, coherent.elastic if coherent else None
         raise ConvergenceError(
             f"the phase field after {now.time_s:.4g} s, with steps down to {length:.2g} s,",
@@ -260,7 +260,7 @@ class VoidSimulation:
             start = _extrapolated(now.displacements, ratio) if ratio else now.displacements[0]
             coherent = self.coherency.relax(composition, start, _ELASTIC * self.tolerance)
             missed = coherent.potential_kT - elastic - held_back * (composition - expected)
-            error = max(error, float(np.abs(missed[self.grid.exists]).max()) / (held_back + _BULK_CURVATURE))
+            error = max(error, self.grid.largest(missed) / (held_back + _BULK_CURVATURE))
         chemical, elastic_energy = self._energies(composition, coherent.elastic if coherent else None)
         return _Trial(composition, potential, coherent, chemical, elastic_energy, error, newton)
 
@@ -285,12 +285,12 @@ class VoidSimulation:
         if len(now.compositions) < 3:
             share = _OF_A_FIRST_CHANGE if len(now.compositions) == 1 else 1 / 3
             surprise = composition - _backward_differences(now, h)[2]
-            return share * float(np.abs(surprise[self.grid.exists]).max())
+            return share * self.grid.largest(surprise)
         h1, h2 = now.lengths_s
         x, x1, x2, x3 = composition, *now.compositions
         first, second, third = (x - x1) / h, (x1 - x2) / h1, (x2 - x3) / h2
         curved = ((first - second) / (h + h1) - (second - third) / (h1 + h2)) / (h + h1 + h2)
-        return float(np.abs(curved[self.grid.exists]).max()) * h**2 * (h + h1) ** 2 / (2 * h + h1)
+        return self.grid.largest(curved) * h**2 * (h + h1) ** 2 / (2 * h + h1)
 
     def _restore_mass(self, composition: Float, mean: float) -> None:
         """Take out what the last iteration left of the mass, where there is room."""
@@ -315,7 +315,7 @@ class VoidSimulation:
     def _record(
         self, instant: Instant, trial: _Trial, *, length_s: float, motion: float, n_rejected: int
     ) -> StepRecord:
-        inside = trial.composition[self.grid.exists]
+        lowest, highest = self.grid.extremes(trial.composition)
         return StepRecord(
             step=instant.step,
             time_s=instant.time_s,
@@ -323,8 +323,8 @@ class VoidSimulation:
             chemical_aJ=trial.chemical_aJ,
             elastic_aJ=trial.elastic_aJ,
             mean_composition=instant.mean_composition,
-            lowest=float(inside.min()),
-            highest=float(inside.max()),
+            lowest=lowest,
+            highest=highest,
             motion=motion,
             error=trial.error,
             newton_iterations=trial.newton_iterations,

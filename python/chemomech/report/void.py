@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from chemomech.arrays import Bool, Float
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.coherent_plate import softest_angle
 from chemomech.mechanics.stiffness import IN_PLANE, VOIGT, plane_stress
 from chemomech.mechanics.voxel import Equilibrium, depth_average, void_surface
-from chemomech.phasefield.coherency import Eigenstrain
-from chemomech.phasefield.projection import Projection, project
+from chemomech.phasefield.coherency import Coherency, Eigenstrain
+from chemomech.phasefield.projection import Projection, as_map, project
 from chemomech.phasefield.void import StepRecord
 from chemomech.progress import progress
 from chemomech.report import tables
@@ -34,23 +35,77 @@ _CHEMICAL, _ELASTIC = AXIS_COLOUR["a"], AXIS_COLOUR["c"]
 
 
 @dataclass(frozen=True, eq=False)
-class Particle:
-    """A simulated particle at its last instant.
+class Strains:
+    """What the lattice of a particle does.
 
     Attributes
     ----------
-    solid : (nx, ny, nz).
-    spacing_nm : (3,).
-    composition : (nx, ny, nz).
-    elastic, eigenstrain, stiffness_GPa : None where there is no elasticity; (6, 6).
+    seen : along b.
+    largest : coherency strain of a voxel, a component of the tensor.
+    tension_GPa, pressure_GPa : largest at the voids' surfaces; None where there is no void.
+    eigenstrain, stiffness_GPa : of the material; (6, 6).
     """
 
-    solid: Bool
+    seen: Projection
+    largest: float
+    tension_GPa: float | None
+    pressure_GPa: float | None
+    eigenstrain: Eigenstrain
+    stiffness_GPa: Float
+
+
+@dataclass(frozen=True, eq=False)
+class Particle:
+    """A simulated particle at its last instant, as maps: axis 0 along c, axis 1 along a.
+
+    Attributes
+    ----------
+    cells, spacing_nm : voxels along a, b and c, and their edges (3,).
+    solid_share : of the voxels.
+    mean, middle : (nz, nx) composition averaged along b and in the middle plane, NaN where there is no solid.
+    strains : None where there is no elasticity.
+    """
+
+    cells: tuple[int, int, int]
     spacing_nm: Float
-    composition: Float
-    elastic: Equilibrium | None
-    eigenstrain: Eigenstrain | None
-    stiffness_GPa: Float | None
+    solid_share: float
+    mean: Float
+    middle: Float
+    strains: Strains | None
+
+
+def look_at(
+    box: Box,
+    solid: Bool,
+    spacing_nm: Float,
+    composition: Float,
+    elastic: Equilibrium | None,
+    coherency: Coherency | None,
+) -> Particle:
+    """What the report shows of a particle; all boxes of its grid call together.
+
+    Parameters
+    ----------
+    solid, composition : (nx, ny, nz), of the voxels of a box.
+    elastic, coherency : its equilibrium and what made it, or None.
+    """
+    n_solid = box.sum(int(solid.sum()))
+    mean = as_map(depth_average(composition, solid), box)
+    middle = as_map(np.where(solid, composition, np.nan)[:, solid.shape[1] // 2], box)
+    strains = None
+    if elastic is not None and coherency is not None:
+        eigenstrain, stiffness = coherency.eigenstrain, coherency.body.stiffness_GPa.mean(axis=0)
+        seen = project(solid, spacing_nm, composition, elastic, eigenstrain, stiffness, box)
+        largest = box.largest(float(np.abs(elastic.elastic_strain[solid] * _TENSOR).max(initial=0.0)))
+        surface = void_surface(solid, box)
+        tension = pressure = None
+        if box.sum(int(surface.sum())):
+            principal = principal_stresses(elastic.stress_GPa[surface])
+            tension = box.largest(float(principal.max(initial=-np.inf)))
+            pressure = box.largest(float(-principal.min(initial=np.inf)))
+        strains = Strains(seen, largest, tension, pressure, eigenstrain, stiffness)
+    share = n_solid / float(np.prod(box.whole.cells))
+    return Particle(box.whole.cells, spacing_nm, share, mean, middle, strains)
 
 
 def write_report(
@@ -63,31 +118,21 @@ def write_report(
     warnings: Sequence[str],
 ) -> None:
     """Write report.html, which needs no other file, into an existing folder."""
-    last = records[-1]
-    seen = None
-    if particle.elastic and particle.eigenstrain and particle.stiffness_GPa is not None:
-        seen = project(
-            particle.solid,
-            particle.spacing_nm,
-            particle.composition,
-            particle.elastic,
-            particle.eigenstrain,
-            particle.stiffness_GPa,
-        )
-    with progress("figures", 2 if seen is None else 3) as advance:
+    last, strains = records[-1], particle.strains
+    with progress("figures", 2 if strains is None else 3) as advance:
         gallery = Gallery(advance)
         page = render(
             "void.html.j2",
             last=last,
             n_steps=last.step,
-            shape=particle.solid.shape,
+            shape=particle.cells,
             spacing=particle.spacing_nm.tolist(),
-            void_share=f"{100 * (1 - particle.solid.mean()):.3g}",
+            void_share=f"{100 * (1 - particle.solid_share):.3g}",
             warnings=list(warnings),
             composition_figure=gallery.add(plot_composition(particle), "composition", "Composition, averaged along b."),
-            strain_figure=seen and gallery.add(plot_strains(seen), "strain", "Strains, averaged along b."),
+            strain_figure=strains and gallery.add(plot_strains(strains.seen), "strain", "Strains, averaged along b."),
             history_figure=gallery.add_axes(plot_history(records), "history", "Free energies against time."),
-            finding_table=finding_table(particle, seen) if seen else None,
+            finding_table=finding_table(strains) if strains else None,
             run_table=run_table(records),
             provenance=[tables.input_table(inputs), tables.option_table(settings), tables.version_table()],
         )
@@ -97,15 +142,14 @@ def write_report(
 @rc_context(STYLE)
 def plot_composition(particle: Particle) -> Figure:
     """Composition averaged along b, and in the middle plane."""
-    mean = depth_average(particle.composition, particle.solid).T
-    middle = np.where(particle.solid, particle.composition, np.nan)[:, particle.solid.shape[1] // 2].T
-    grid = _Grid(mean.shape, particle.spacing_nm[[0, 2]], rows=1, columns=2)
-    for column, (field, title) in enumerate(((mean, "averaged along $b$"), (middle, "middle plane"))):
+    grid = _Grid(particle.mean.shape, particle.spacing_nm[[0, 2]], rows=1, columns=2)
+    pictures = (particle.mean, "averaged along $b$"), (particle.middle, "middle plane")
+    for column, (field, title) in enumerate(pictures):
         image = grid.show(0, column, field, COMPOSITION, (0.0, 1.0))
         grid.title(column, title)
     grid.row_label(0, "Li fraction $X$")
     grid.scale()
-    grid.bar(image, mean, 0)
+    grid.bar(image, particle.mean, 0)
     return grid.sheet.figure
 
 
@@ -143,29 +187,25 @@ def plot_history(records: Sequence[StepRecord], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def finding_table(particle: Particle, seen: Projection) -> Table:
+def finding_table(strains: Strains) -> Table:
     """Strains, stress at the voids, and the orientation of the phase boundaries."""
-    assert particle.elastic is not None
-    assert particle.eigenstrain is not None
-    assert particle.stiffness_GPa is not None
+    seen = strains.seen
 
     def largest(field: Float) -> str:
         return f"{100 * np.nanmax(np.abs(field)):.3f} %"
 
     tensor = _TENSOR[IN_PLANE]
-    misfit = particle.eigenstrain(np.array(0.0)) - particle.eigenstrain(np.array(1.0))
-    thin = softest_angle(plane_stress(particle.stiffness_GPa), misfit[IN_PLANE])
-    thick = softest_angle(particle.stiffness_GPa, misfit)
+    misfit = strains.eigenstrain(np.array(0.0)) - strains.eigenstrain(np.array(1.0))
+    thin = softest_angle(plane_stress(strains.stiffness_GPa), misfit[IN_PLANE])
+    thick = softest_angle(strains.stiffness_GPa, misfit)
     rows = [
         ["Largest coherency strain, averaged along b", largest(seen.coherency * tensor)],
         ["Largest residual strain, averaged along b", largest(seen.residual * tensor)],
-        ["Largest coherency strain of a voxel", largest(particle.elastic.elastic_strain * _TENSOR)],
+        ["Largest coherency strain of a voxel", f"{100 * strains.largest:.3f} %"],
     ]
-    surface = void_surface(particle.solid)
-    if surface.any():
-        tension = principal_stresses(particle.elastic.stress_GPa[surface])
-        rows.append(["Largest tension at a void's surface", f"{tension[:, -1].max():.3f} GPa"])
-        rows.append(["Largest pressure at a void's surface", f"{-tension[:, 0].min():.3f} GPa"])
+    if strains.tension_GPa is not None:
+        rows.append(["Largest tension at a void's surface", f"{strains.tension_GPa:.3f} GPa"])
+        rows.append(["Largest pressure at a void's surface", f"{strains.pressure_GPa:.3f} GPa"])
     spread = np.nanmax(seen.composition) - np.nanmin(seen.composition)
     if np.isfinite(seen.boundary_angle) and spread > 0.5:
         rows.append(["Normal of the phase boundaries, from a", f"{seen.boundary_angle:.1f}°"])
