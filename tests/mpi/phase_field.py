@@ -130,7 +130,10 @@ def run_in_limited_memory(small, config, out, limit_MB):
     run_of(small, out / "small")  # what libraries take once
     before = memory_MB("VmRSS")
     no_more_than(limit_MB)
-    run = run_of(config, out / "large")
+    try:
+        run = run_of(config, out / "large")
+    except MemoryError:
+        COMM.Abort(1)  # the others would wait for this rank
     grown = COMM.gather(memory_MB("VmHWM") - before)
     if COMM.rank == 0:
         print(json.dumps({"grown_MB": grown, "energy": run.records[-1].energy_aJ}))

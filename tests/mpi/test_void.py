@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_no_rank_holds_the_grid(tmp_path):
-    """Four ranks need a quarter each, and halos: half of what one needs is plenty."""
+    """Four ranks need a quarter each, and halos. What is allocated grows more than what is used: 47 of 150 MB."""
     paths = tmp_path / "small.toml", tmp_path / "large.toml"
     for path, size in zip(paths, ("[80, 20, 60]", "[480, 80, 480]"), strict=True):
         path.write_text(CONFIG.replace("[80, 20, 60]", size).replace("END", "1e-9"))
@@ -166,6 +166,6 @@ def test_no_rank_holds_the_grid(tmp_path):
 
     alone = used(1, 1e6)
     (needed,) = alone["grown_MB"]
-    shared = used(4, 0.5 * needed)
-    assert max(shared["grown_MB"]) < 0.5 * needed
+    shared = used(4, 0.8 * needed)
+    assert max(shared["grown_MB"]) < 0.4 * needed
     assert shared["energy"] == pytest.approx(alone["energy"], rel=1e-8)
