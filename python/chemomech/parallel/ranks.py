@@ -23,6 +23,9 @@ from chemomech.tasks import Item, Result, attempt
 _AHEAD = 2
 #: Seconds between looks for a message; MPI's own waiting would take a core.
 _PAUSE = 5e-4
+#: A look only moves on what has arrived since the last one; the next sees it. Without it a rank with two tasks ahead
+#: runs out of them while rank 0 works.
+_LOOKS = 3
 #: Seconds that ranks are given to end, or to fail like the others, before they are stopped.
 _PATIENCE = 3.0
 #: What mpiexec needs to pass on the last words of a rank, in seconds: an abort ends it, and what it holds is lost.
@@ -122,7 +125,10 @@ class Ranks:
 
     def _look(self, tag: int) -> Any:
         """A message that has arrived, or None."""
-        return self._comm.recv(tag=tag) if self._comm.iprobe(tag=tag) else None
+        for _ in range(_LOOKS):
+            if self._comm.iprobe(tag=tag):
+                return self._comm.recv(tag=tag)
+        return None
 
     def _await(self, tag: int, seconds: float) -> Any:
         """The next message, or None after so long."""
