@@ -59,7 +59,7 @@ def assembled(solid: np.ndarray, eigenstrain: np.ndarray):
         element[:, b, :, j] = y[:, *box.owned].reshape(3, 8).T
     body = VoxelBody(solid, (1, 1, 1), OLIVINE)
     load = body._box.vector(np.float64)
-    cells = (body.stiffness_GPa, body._multigrid.weights, body.spacing_nm, body.periodic)
+    cells = (body.stiffness_GPa, body._multigrid.weights, body.spacing_nm)
     work = _core.eigenstrain_loads(*cells, np.ascontiguousarray(eigenstrain), load)
     exists = body._rigid.node_piece > 0
     load = np.moveaxis(load[:, *body._box.owned], 0, -1)[exists]

@@ -1,4 +1,4 @@
-"""How long a solution takes on many ranks: compute, halos, sums, coarse grids; from numbers that were measured.
+"""How long a step takes on many ranks: compute, halos, sums, coarse grids; from numbers that were measured.
 
 One iteration of the conjugate gradients on boxes of n nodes a rank, of side n^(1/3):
 
@@ -10,14 +10,20 @@ One iteration of the conjugate gradients on boxes of n nodes a rank, of side n^(
 
 s_l counts applications of the operator: 2 x degree + 1 of the residual. The cut ends where the whole level has no more
 than WHOLE nodes or a rank would have less than two along an axis; from there on nothing gets faster with more ranks.
+
+A coupled step is so many iterations, loads and strains of the cells, and so many Newton iterations of the composition,
+each of some cycles over grids that are coarser along two axes only, of which the second is visited twice and those
+below four times; six halos a visit. Boxes are not cut along the third axis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import log2
 
 from chemomech.mechanics.voxel_multigrid import _DEGREES
 from chemomech.parallel.grid import _WHOLE_NODES
 
+VISITS = (1, 2, 4)
+CYCLES = 2
 STEPS = tuple(2 * degree + 1 for degree in _DEGREES)
 
 
@@ -28,6 +34,8 @@ class Machine:
     t_double: float
     t_single: float
     t_vector: float
+    t_cells: float  # loads and strains of a step
+    t_newton: float  # an iteration of Newton's method for the composition
     call_s: float
     latency_s: float
     bandwidth: float
@@ -45,6 +53,12 @@ class Times:
     @property
     def total(self) -> float:
         return self.compute + self.halos + self.sums + self.whole
+
+    def __add__(self, other: "Times") -> "Times":
+        return Times(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def __mul__(self, count: float) -> "Times":
+        return Times(*(getattr(self, each.name) * count for each in fields(self)))
 
 
 def iteration(machine: Machine, nodes: float, ranks: int) -> Times:
@@ -68,6 +82,30 @@ def iteration(machine: Machine, nodes: float, ranks: int) -> Times:
         whole += STEPS[min(level, len(STEPS) - 1)] * (nodes / 8**level * machine.t_single + machine.call_s)
         level += 1
     sums = 3 * log2(ranks) * machine.latency_s if ranks > 1 else 0.0
+    return Times(compute, halos, sums, whole)
+
+
+def step(machine: Machine, own: float, depth: float, ranks: int, iterations: float, newton: float) -> Times:
+    """A coupled step with `own` nodes a rank and `depth` along the axis that is not cut."""
+    cells = Times(own * machine.t_cells, 0.0, 0.0, 0.0)
+    return iteration(machine, own * ranks, ranks) * iterations + _newton(machine, own, depth, ranks) * newton + cells
+
+
+def _newton(machine: Machine, own: float, depth: float, ranks: int) -> Times:
+    side, nodes = (own / depth) ** 0.5, own * ranks
+    share = own * machine.t_newton / sum(VISITS[min(level, 2)] / 4**level for level in range(20))
+    compute = halos = whole = 0.0
+    for level in range(20):
+        visits = VISITS[min(level, 2)]
+        if ranks > 1 and (nodes / 4**level <= _WHOLE_NODES or side / 2**level < 2):
+            whole += visits * share * ranks / 4**level  # solved by every rank
+            continue
+        compute += visits * share / 4**level
+        if ranks > 1:
+            faces = min(4.0, 2 * log2(ranks))
+            sent = faces * 2 * 8 * depth * side / 2**level / machine.bandwidth
+            halos += CYCLES * 6 * visits * (machine.call_s + faces / 2 * machine.latency_s + sent)
+    sums = 8 * log2(ranks) * machine.latency_s if ranks > 1 else 0.0
     return Times(compute, halos, sums, whole)
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +21,7 @@ import numpy as np
 
 BENCH = Path(__file__).parents[1]
 sys.path.insert(0, str(BENCH))
-from model import Machine, iteration  # noqa: E402
+from model import Machine, iteration, step  # noqa: E402
 
 from harness import finish  # noqa: E402
 
@@ -39,20 +40,26 @@ def measure(ranks: int, what: str, *nodes: int) -> dict:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def fitted(operator: dict, tiny: dict, messages: dict) -> Machine:
+def fitted(operator: dict, tiny: dict, messages: dict, coupled: dict) -> Machine:
     """The model's numbers: rates of a body on one rank, the cost of a call of a tiny one, messages of two ranks."""
     nodes = float(np.prod(operator["nodes"]))
     sizes = np.array([float(n) for n in messages["exchange"]])
     seconds = np.array(list(messages["exchange"].values()))
     slope, least = np.polyfit(sizes, seconds, 1, w=1 / seconds)
-    return Machine(
+    machine = Machine(
         t_double=operator["double"] / nodes,
         t_single=operator["single"] / nodes,
         t_vector=operator["dot"] / nodes,
+        t_cells=0.0,
+        t_newton=0.0,
         call_s=tiny["single"],
         latency_s=max(least - tiny["single_halo"], 1e-6),
         bandwidth=1 / slope,
     )
+    nodes = float(np.prod(coupled["nodes"]))
+    cells = coupled["elasticity"] - coupled["iterations"] * iteration(machine, nodes, 1).total
+    newton = (coupled["seconds"] - coupled["elasticity"]) / coupled["newton"]
+    return replace(machine, t_cells=cells / nodes, t_newton=newton / nodes)
 
 
 def plot(machine: Machine, path: Path) -> dict[str, float]:
@@ -92,13 +99,22 @@ def main() -> int:
         (2, "strong"): measure(2, "solve", body, body, body),
         (2, "weak"): measure(2, "solve", 2 * body - 1, body, body),
     }
+    steps = {
+        (1, "strong"): measure(1, "step", 65, 65, 65),
+        (2, "strong"): measure(2, "step", 65, 65, 65),
+        (2, "weak"): measure(2, "step", 129, 65, 65),
+    }
     gamg = measure(2, "gamg", 65, 65, 65)
     ours = measure(2, "solve", 65, 65, 65)
-    machine = fitted(operators[1, "strong"], measure(1, "operator", 9, 9, 9), measure(2, "messages"))
+    machine = fitted(
+        operators[1, "strong"], measure(1, "operator", 9, 9, 9), measure(2, "messages"), steps[1, "strong"]
+    )
     one, two = solutions[1, "strong"], solutions[2, "strong"]
-    if abs(two["energy"] / one["energy"] - 1) > 1e-9 or abs(gamg["energy"] / ours["energy"] - 1) > 1e-6:
-        print(f"energies differ: {one}, {two}, {ours}, {gamg}", file=sys.stderr)
-        return 1
+    pairs = [(one, two, 1e-9), (ours, gamg, 1e-6), (steps[1, "strong"], steps[2, "strong"], 1e-6)]
+    for first, second, tolerance in pairs:
+        if abs(second["energy"] / first["energy"] - 1) > tolerance:
+            print(f"energies differ: {first}, {second}", file=sys.stderr)
+            return 1
 
     results = {"stream_GB_per_s": [rates[1], rates[2]], "stream_speedup": rates[2] / rates[1]}
     print(f"STREAM triad {rates[1]:.0f} and {rates[2]:.0f} GB/s on 1 and 2 ranks: {rates[2] / rates[1]:.2f} x\n")
@@ -111,16 +127,17 @@ def main() -> int:
             results[f"operator_{name}_{kind}"] = efficiency
             size = "x".join(map(str, second["nodes"]))
             print(f"operator, {name:7}{kind:>6}{size:>15}{first[name]:12.4f}{second[name]:12.4f}{efficiency:12.2f}")
-        first, second = one, solutions[2, kind]
-        work = np.prod(second["nodes"]) / np.prod(first["nodes"])
-        efficiency = work * first["seconds"] / second["seconds"] / 2
-        results[f"solution_{kind}"] = efficiency
-        size = "x".join(map(str, second["nodes"]))
-        counts = f"{first['iterations']}, {second['iterations']}"
-        print(
-            f"{'solution':16}{kind:>7}{size:>15}{first['seconds']:12.3f}{second['seconds']:12.3f}{efficiency:12.2f}"
-            f"{counts:>12}"
-        )
+        for name, figures in (("solution", solutions), ("coupled step", steps)):
+            first, second = figures[1, "strong"], figures[2, kind]
+            work = np.prod(second["nodes"]) / np.prod(first["nodes"])
+            efficiency = work * first["seconds"] / second["seconds"] / 2
+            results[f"{name.replace(' ', '_')}_{kind}"] = efficiency
+            size = "x".join(map(str, second["nodes"]))
+            counts = f"{first['iterations']:.3g}, {second['iterations']:.3g}"
+            print(
+                f"{name:16}{kind:>7}{size:>15}{first['seconds']:12.3f}{second['seconds']:12.3f}{efficiency:12.2f}"
+                f"{counts:>12}"
+            )
     results["x_petsc_gamg_2_ranks"] = gamg["seconds"] / ours["seconds"]
     print(
         f"\n65^3 nodes to 1e-8 on 2 ranks: {ours['seconds']:.2f} s in {ours['iterations']} iterations, PETSc CG + GAMG "
@@ -134,6 +151,12 @@ def main() -> int:
         )
         results[f"model_over_measured_{n}"] = predicted / found
         print(f"model on {n} ranks: {predicted:.2f} s for {found:.2f} s measured, loads and strains of cells included")
+    for n in (1, 2):
+        coupled = steps[n, "strong"]
+        counts = {key: coupled[key] for key in ("iterations", "newton")}
+        predicted = step(machine, 65.0**3 / n, 65.0, n, **counts).total
+        results[f"step_model_over_measured_{n}"] = predicted / coupled["seconds"]
+        print(f"a coupled step on {n} ranks: {predicted:.2f} s by the model, {coupled['seconds']:.2f} s measured")
     cluster = Machine(**{**vars(machine), **NETWORK})
     results["half_efficient_ranks"] = plot(cluster, Path(__file__).with_name("scaling.png"))
     print(f"model: {machine}\nstrong scaling is half efficient up to {results['half_efficient_ranks']} ranks")
@@ -141,6 +164,10 @@ def main() -> int:
         parts = iteration(cluster, 64.0**3 * ranks, ranks)
         shares = ", ".join(f"{key} {value * 1e3:.2f}" for key, value in vars(parts).items())
         print(f"an iteration with 64^3 nodes a rank on {ranks} ranks: {parts.total * 1e3:.1f} ms ({shares})")
+        parts = step(cluster, 64.0**3, 64.0, ranks, **counts)
+        results[f"step_s_on_{ranks}_ranks"] = parts.total
+        shares = ", ".join(f"{key} {value:.3f}" for key, value in vars(parts).items())
+        print(f"a coupled step with 64^3 nodes a rank on {ranks} ranks: {parts.total:.2f} s ({shares})")
     finish("scaling", results)
     return 0
 

@@ -188,30 +188,30 @@ void add_prolonged(const std::array<index, 3>& factors, const py::array& coarse,
 }
 
 voxel::Cells view_cells(const py::array& stiffness, const py::array& weights, const py::array& spacing,
-                        const std::array<bool, 3>& periodic, const std::array<index, 4>& box) {
+                        const std::array<index, 4>& box) {
   const auto elasticity = view<const double>(stiffness, "stiffness", std::array<index, 3>{any, 6, 6});
   return {elasticity, view<const double>(weights, "weights", std::array{elasticity.shape[0], box[1], box[2], box[3]}),
-          read_spacing(spacing), periodic};
+          read_spacing(spacing)};
 }
 
-// A vector whose box is that of the cells (nx, ny, nz, 6).
+// A vector with all corners of the cells (nx, ny, nz, 6): all of them owned (beyond = 3), or some in the halo (2).
 template <class T>
-View<T, 4> view_around(const py::array& array, const char* name, const std::array<index, 4>& cells,
-                       const std::array<bool, 3>& periodic) {
-  const index nx = cells[0] + (periodic[0] ? 2 : 3), ny = cells[1] + (periodic[1] ? 2 : 3);
-  const auto vector = vector_view<T>(array, name, {nx, ny, any});
-  if (vector.shape[3] < cells[2] + (periodic[2] ? 2 : 3)) {
-    throw py::value_error(std::string(name) + " of shape " + shape_text(array) + " has no room for rows of " +
-                          std::to_string(cells[2]) + " cells and a halo");
+View<T, 4> view_around(const py::array& array, const char* name, const std::array<index, 4>& cells, index beyond) {
+  const auto vector = vector_view<T>(array, name, {any, any, any});
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    if (vector.shape[axis + 1] < cells[axis] + beyond) {
+      throw py::value_error(std::string(name) + " of shape " + shape_text(array) + " has no room for the corners of " +
+                            std::to_string(cells[axis]) + " cells along axis " + std::to_string(axis));
+    }
   }
   return vector;
 }
 
 double eigenstrain_loads(const py::array& stiffness, const py::array& weights, const py::array& spacing,
-                         const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& out) {
+                         const py::array& eigenstrain, const py::array& out) {
   const auto strain = view<const double>(eigenstrain, "eigenstrain", std::array<index, 4>{any, any, any, 6});
-  const auto loads = view_around<double>(out, "out", strain.shape, periodic);
-  const auto cells = view_cells(stiffness, weights, spacing, periodic, loads.shape);
+  const auto loads = view_around<double>(out, "out", strain.shape, 3);
+  const auto cells = view_cells(stiffness, weights, spacing, loads.shape);
   require_apart(loads, "out", strain, "eigenstrain");
   require_apart(loads, "out", cells.weights, "weights");
   py::gil_scoped_release nogil;
@@ -219,10 +219,10 @@ double eigenstrain_loads(const py::array& stiffness, const py::array& weights, c
 }
 
 py::tuple elastic_fields(const py::array& stiffness, const py::array& weights, const py::array& spacing,
-                         const std::array<bool, 3>& periodic, const py::array& eigenstrain, const py::array& u) {
+                         const py::array& eigenstrain, const py::array& u) {
   const auto stress_free = view<const double>(eigenstrain, "eigenstrain", std::array<index, 4>{any, any, any, 6});
-  const auto in = view_around<const double>(u, "u", stress_free.shape, periodic);
-  const auto cells = view_cells(stiffness, weights, spacing, periodic, in.shape);
+  const auto in = view_around<const double>(u, "u", stress_free.shape, 2);
+  const auto cells = view_cells(stiffness, weights, spacing, in.shape);
   const auto& [nx, ny, nz, n_components] = stress_free.shape;
   auto strain = new_array<double>(nx, ny, nz, n_components);
   auto stress = new_array<double>(nx, ny, nz, n_components);
@@ -246,9 +246,9 @@ void bind_voxel(py::module_& m) {
   m.def("restrict_to", &restrict_to, arg("factors"), arg("fine").noconvert(), arg("coarse").noconvert());
   m.def("add_prolonged", &add_prolonged, arg("factors"), arg("coarse").noconvert(), arg("fine").noconvert());
   m.def("eigenstrain_loads", &eigenstrain_loads, arg("stiffness").noconvert(), arg("weights").noconvert(),
-        arg("spacing").noconvert(), arg("periodic"), arg("eigenstrain").noconvert(), arg("out").noconvert());
+        arg("spacing").noconvert(), arg("eigenstrain").noconvert(), arg("out").noconvert());
   m.def("elastic_fields", &elastic_fields, arg("stiffness").noconvert(), arg("weights").noconvert(),
-        arg("spacing").noconvert(), arg("periodic"), arg("eigenstrain").noconvert(), arg("u").noconvert());
+        arg("spacing").noconvert(), arg("eigenstrain").noconvert(), arg("u").noconvert());
 }
 
 }  // namespace chemomech

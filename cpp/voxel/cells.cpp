@@ -44,7 +44,6 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
   // The mean gradient of a corner's shape function is +-1 / (4 h).
   double area[3];
   for (std::size_t axis = 0; axis < 3; ++axis) area[axis] = h[0] * h[1] * h[2] / (4 * h[axis]);
-  const index nodes = cells.periodic[2] ? nz : nz + 1;
   std::vector<double> work(static_cast<std::size_t>(loads.shape[1]), 0.);  // of a plane, so that threads do not matter
   for_ranges(loads.shape[1] - 2, planes_per_thread(ny * nz), [&, nx = nx, ny = ny, nz = nz](index begin, index end) {
     Buffer<double> sums(static_cast<std::size_t>(3 * (nz + 1)));
@@ -53,9 +52,7 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
         std::fill_n(sums.data(), sums.size(), 0.);
         for (int corner = 0; corner < 4; ++corner) {  // where the row lies on the four rows of cells around it
           const bool high_x = corner & 2, high_y = corner & 1;
-          index i = plane - high_x - 1, j = row - high_y - 1;
-          if (i < 0 && cells.periodic[0]) i = nx - 1;
-          if (j < 0 && cells.periodic[1]) j = ny - 1;
+          const index i = plane - high_x - 1, j = row - high_y - 1;
           if (i < 0 || i >= nx || j < 0 || j >= ny) continue;
           const double x = high_x ? area[0] : -area[0], y = high_y ? area[1] : -area[1];
           for (index k = 0; k < nz; ++k) {
@@ -75,9 +72,8 @@ double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, 
           }
         }
         for (index a = 0; a < 3; ++a) {
-          if (cells.periodic[2]) sums[static_cast<std::size_t>(a)] += sums[static_cast<std::size_t>(3 * nz + a)];
           double* const out = loads.at(a, plane, row, 1);
-          for (index k = 0; k < nodes; ++k) out[k] = sums[static_cast<std::size_t>(3 * k + a)];
+          for (index k = 0; k <= nz; ++k) out[k] = sums[static_cast<std::size_t>(3 * k + a)];
         }
       }
     }

@@ -1,5 +1,7 @@
-// Between cells and nodes: loads of an eigenstrain, mean strains. Vectors as in operator.hpp; cells in the order of the
-// user's arrays, (nx, ny, nz, 6), Voigt with engineering shears, cell (i, j, k) at (i + 1, j + 1, k + 1) of the box.
+// Between cells and their corners: loads of an eigenstrain, mean strains. Vectors as in operator.hpp; cells in the
+// order of the user's arrays, (nx, ny, nz, 6), Voigt with engineering shears, cell (i, j, k) at (i + 1, j + 1, k + 1)
+// of the box. What a corner stands for beyond the box, a periodic image or a neighbour's node, is the caller's to fill
+// or add.
 #pragma once
 
 #include <array>
@@ -13,10 +15,9 @@ struct Cells {
   View<const double, 3> stiffness;
   View<const double, 4> weights;
   std::array<double, 3> spacing;  // nm
-  std::array<bool, 3> periodic;   // axes along which the last cell is the first one's neighbour
 };
 
-// loads (3, X, Y, Z) = integral of B^T C eps0 over the cells, GPa nm^2; owned nodes are written. What eps0
+// loads (3, X, Y, Z) = integral of B^T C eps0 over the cells, GPa nm^2; all corners are written. What eps0
 // (nx, ny, nz, 6) holds where there is no cell does not matter. Returns the integral of eps0 : C eps0, GPa nm^3.
 double eigenstrain_loads(const Cells& cells, View<const double, 4> eigenstrain, View<double, 4> loads);
 

@@ -148,7 +148,7 @@ def test_cycle_is_symmetric_and_positive():
     loads, answers = [], []
     for eigenstrain in eigenstrains:
         load = body._box.vector(np.float64)
-        cells = (body.stiffness_GPa, multigrid.weights, body.spacing_nm, body.periodic)
+        cells = (body.stiffness_GPa, multigrid.weights, body.spacing_nm)
         _core.eigenstrain_loads(*cells, eigenstrain, load)
         load /= np.linalg.norm(load)
         multigrid._levels[0].load[:] = load
@@ -449,7 +449,7 @@ def test_held_displacements():
     eigenstrain = 0.01 * np.random.default_rng(3).standard_normal((5, 5, 4, 6))
     free = VoxelBody(solid, SPACING, OLIVINE)
     load = free._box.vector(np.float64)
-    cells = (free.stiffness_GPa, free._multigrid.weights, free.spacing_nm, free.periodic)
+    cells = (free.stiffness_GPa, free._multigrid.weights, free.spacing_nm)
     _core.eigenstrain_loads(*cells, eigenstrain, load)
     keep = ~held.ravel()
     matrix = assembled(solid, SPACING, [OLIVINE]).toarray()[np.ix_(keep, keep)]

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -319,17 +318,15 @@ def eigenstrain_loads(
     stiffness: NDArray[np.float64],
     weights: NDArray[np.float64],
     spacing: NDArray[np.float64],
-    periodic: tuple[bool, bool, bool],
     eigenstrain: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> float:
-    """Loads of an eigenstrain, the integral of B^T C eps0 in GPa nm^2, at the owned nodes of ``out``.
+    """Loads of an eigenstrain, the integral of B^T C eps0 in GPa nm^2, at all corners of the cells in ``out``.
 
     Parameters
     ----------
     stiffness : (materials, 6, 6) Voigt, engineering shears, orthorhombic, GPa.
     weights : as of `VoxelOperator`.
-    periodic : axes along which the last cell is the first one's neighbour.
     eigenstrain : (nx, ny, nz, 6), engineering shears; not read where there is no cell.
 
     Returns
@@ -341,7 +338,6 @@ def elastic_fields(
     stiffness: NDArray[np.float64],
     weights: NDArray[np.float64],
     spacing: NDArray[np.float64],
-    periodic: Sequence[bool],
     eigenstrain: NDArray[np.float64],
     u: NDArray[np.float64],
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from chemomech.errors import InputError
 from chemomech.parallel import launch
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,10 @@ def _simulate(_: object, config: Path, output: Path, restart: bool) -> None:
 
     box_of: Callable[..., Box] = Box
     if ranks := launch.ranks():
-        from chemomech.parallel.grid import cut
-
+        try:
+            from chemomech.parallel.grid import cut
+        except ImportError as error:
+            raise InputError(f"many ranks need PETSc ({error}): python -m pip install 'chemomech[mpi]'") from error
         if ranks.rank > 0:
             logging.disable()  # all say the same
         # Lines along b are relaxed from end to end.

@@ -11,6 +11,7 @@ hinge there, which turns without energy too: energy, strain and stress stay uniq
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -67,7 +68,6 @@ class VoxelBody:
     pieces : (nx, ny, nz) int32, the number of the piece a voxel belongs to, from 1; 0 where there is none. Voxels that
         touch in a face, an edge or a corner are of one piece.
     n_pieces : how many there are.
-    n_hinged : how many more there would be if voxels that share no face were not joined.
 
     Raises
     ------
@@ -111,9 +111,13 @@ class VoxelBody:
             require_shape(held, "held", (nx + 1, ny + 1, nz + 1, 3))
             self._held = _at_owned(np.asarray(held, dtype=bool), box)
         self.pieces, self.n_pieces = box.label(solid, np.ones((3, 3, 3)))
-        self.n_hinged = box.label(solid, None)[1] - self.n_pieces
         self._rigid = _RigidMotions(box, self.pieces, self.n_pieces, spacing, self._held)
         self.mix(share)
+
+    @cached_property
+    def n_hinged(self) -> int:
+        """How many more pieces there would be if voxels that share no face were not joined."""
+        return self._box.label(self.solid, None)[1] - self.n_pieces
 
     def mix(self, share: Float | None) -> None:
         """Give every voxel a new share (nx, ny, nz) of the second material; None where there is one material."""
@@ -159,8 +163,7 @@ class VoxelBody:
         minimum = work / 2 - box.sum(float(np.vdot(solution, load + residual))) / 2
         self._rigid.remove(solution[:, *box.owned])
         box.fill_halo(solution)
-        far_corners_elsewhere = [n == m for n, m in zip(box.cells, box.nodes, strict=True)]
-        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm, far_corners_elsewhere)
+        cells = (self.stiffness_GPa, multigrid.weights, self.spacing_nm)
         energy, strain, stress = _core.elastic_fields(*cells, eigenstrain, solution)
         return Equilibrium(box.sum(energy), minimum, self._write(solution), strain, stress, iterations)
 
@@ -171,7 +174,7 @@ class VoxelBody:
         of_corners, weights = corners.vector(np.float64), self._multigrid.weights
         if corners.shape != box.shape or any(box.shared):
             weights = corners.weights(weights[:, *(slice(1, n + 1) for n in box.cells)], np.float64)
-        cells = (self.stiffness_GPa, weights, self.spacing_nm, corners.periodic)
+        cells = (self.stiffness_GPa, weights, self.spacing_nm)
         work = _core.eigenstrain_loads(*cells, eigenstrain, of_corners)
         load = box.vector(np.float64)
         inside = tuple(slice(min(n, m)) for n, m in zip(box.shape, corners.shape, strict=True))
