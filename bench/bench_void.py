@@ -42,7 +42,7 @@ def particle(box: Box, h: float, void: tuple[float, float, float], anisotropic: 
     x, y, z = ((np.arange(start, start + n) + 0.5) * h - c for start, n, c in axes)
     solid = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 > 40.0**2
     spacing = np.full(3, h)
-    grid = node_grid(solid, spacing, box.periodic, box)
+    grid = node_grid(solid, spacing, box)
     stiff, fast = (100.0, 1e5) if anisotropic else (1.0, 1.0)
     transport = Transport(LAW, KAPPA * np.array([1, stiff, 1]), np.array([1, fast, 1]))
     eigenstrain = Eigenstrain(np.array([[0.05], [0.0346], [-0.02]]))
@@ -134,7 +134,7 @@ def beside_fipy(n: int) -> dict[str, float]:
     wave = np.cos(2 * np.pi * x / ((n - 1) * H))
     start = 0.5 + 0.2 * wave[:, None, None] * wave[:, None] * wave
     # Points of FiPy are centres of cells, ours are nodes with half a cell at the edges: both have no flux outside.
-    grid = node_grid(np.ones((n - 1,) * 3, bool), np.full(3, H), OPEN)
+    grid = node_grid(np.ones((n - 1,) * 3, bool), np.full(3, H), Box((n - 1,) * 3, OPEN))
     solver = CahnHilliard(grid, Transport(LAW, np.full(3, KAPPA), np.ones(3)))
     before = grid.of_nodes(start)
 

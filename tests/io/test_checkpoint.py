@@ -48,10 +48,11 @@ def test_none_is_said(tmp_path):
         read_checkpoint(tmp_path, BOX)
 
 
-def test_another_grid_is_said(tmp_path):
+@pytest.mark.parametrize("cells", [(3, 4, 6), (3, 4, 4)])
+def test_another_grid_is_said(tmp_path, cells):
     write(tmp_path, 1)
     with pytest.raises(InputError, match="another grid"):
-        read_checkpoint(tmp_path, Box((3, 4, 6), (False, False, False)))
+        read_checkpoint(tmp_path, Box(cells, (False, False, False)))
 
 
 def test_a_full_disk_leaves_those_before(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_series(tmp_path):
 def test_strains_are_tensors_in_the_order_of_paraview(tmp_path):
     """A shear ab alone: XY of ParaView, and half of Voigt's engineering shear."""
     solid = np.ones((2, 2, 2), bool)
-    grid = node_grid(solid, np.ones(3), (False, False, False))
+    grid = node_grid(solid, np.ones(3), Box(solid.shape, (False, False, False)))
     field = grid.field(0.5)
     instant = Instant(0, 0.0, 1.0, (), (field,), field, (field,), (), 0.0, 0.5)
     voigt = np.zeros((2, 2, 2, 6))

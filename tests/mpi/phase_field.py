@@ -47,14 +47,14 @@ def cases():
     }
 
 
-def simulation(box, solid, periodic, stiffness, exchange, wetting):
+def simulation(box, solid, stiffness, exchange, wetting):
     spacing = np.array([4.0, 5.0, 4.0])
-    nodes = node_grid(solid, spacing, periodic, box)
+    nodes = node_grid(solid, spacing, box)
     transport = Transport(LAW, 521 * np.array([1.0, 100, 1]), np.array([1.0, 1e5, 1]), exchange, 0.3)
     coherency = None
     if stiffness is not None:
         share = np.zeros(solid.shape) if stiffness.ndim == 3 else None
-        body = VoxelBody(solid, spacing, stiffness, share=share, periodic=periodic, box=box)
+        body = VoxelBody(solid, spacing, stiffness, share=share, box=box)
         coherency = Coherency(nodes, body, EXPANSION, 13.76 * 0.0257)
     return void.VoidSimulation(
         CahnHilliard(nodes, transport),
@@ -81,9 +81,8 @@ def compare(case):
     nodes = tuple(n if wraps else n + 1 for n, wraps in zip(solid.shape, periodic, strict=True))
     x, z = np.arange(nodes[0]) - nodes[0] / 2, np.arange(nodes[2]) - nodes[2] / 2
     start = np.broadcast_to((0.5 + 0.4 * np.tanh((x[:, None] + 0.3 * z) / 3))[:, None], nodes)
-    own = tuple(slice(s, s + n) for s, n in zip(part.start, part.nodes, strict=True))
-    sim = simulation(part, solid[part.window], periodic, *laws)
-    now, records, elastic = steps(sim, start[own])
+    sim = simulation(part, solid[part.window], *laws)
+    now, records, elastic = steps(sim, start[part.node_window])
     means = gathered(part, sim.grid.cell_means(now.compositions[0]))
     stress = elastic and gathered(part, elastic.stress_GPa)
     surface = gathered(part, void_surface(solid[part.window], part))
@@ -91,7 +90,7 @@ def compare(case):
     cells = COMM.gather(int(solid[part.window].sum()))
     if COMM.rank:
         return
-    whole = simulation(None, solid, periodic, *laws)
+    whole = simulation(part.whole, solid, *laws)
     one, alone, relaxed = steps(whole, start)
     expected = whole.grid.cell_means(one.compositions[0])
 
@@ -113,7 +112,7 @@ def compare(case):
                 "energy": largest("energy_aJ"),
                 "mass": max(abs(r.mean_composition / records[0].mean_composition - 1) for r in records),
                 "map": float(np.abs(mean_map - expected.mean(axis=1).T).max()),
-                "surface": bool((surface == void_surface(solid)).all()) or any(periodic),
+                "surface": bool((surface == void_surface(solid, part.whole)).all()),
             }
         )
     )

@@ -119,7 +119,7 @@ def compare(case):
                 "energy": abs(state.elastic_energy_aJ / one.elastic_energy_aJ - 1),
                 "minimum": abs(state.minimum_aJ / one.minimum_aJ - 1),
                 "pieces": bool((pieces == alone.pieces).all()),
-                "n_pieces": [body.n_pieces, alone.n_pieces, body.n_hinged, alone.n_hinged],
+                "n_pieces": [body.n_pieces, alone.n_pieces, body.count_hinges(), alone.count_hinges()],
             }
         )
     )

@@ -8,6 +8,7 @@ from scipy.integrate import quad, solve_ivp
 
 from checks import convergence_rates
 from chemomech.errors import ConvergenceError
+from chemomech.mechanics.box import Box
 from chemomech.phasefield.cahn_hilliard import CahnHilliard, Transport
 from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import node_grid
@@ -41,7 +42,7 @@ def run(sim, composition, until):
 def test_a_step_equals_a_dense_solution(anisotropy, length):
     """One Newton step from a state near enough that the next is below rounding, on a random sponge."""
     spacing = np.array([2.0, 1.5, 3.0])
-    grid = node_grid(SPONGE, spacing, OPEN)
+    grid = node_grid(SPONGE, spacing, Box(SPONGE.shape, OPEN))
     gradient, diffusivity = np.array([50.0, 50 * anisotropy[0], 50.0]), np.array([1.0, anisotropy[1], 1.0])
     equations = CahnHilliard(grid, Transport(LAW, gradient, diffusivity))
     exists = grid.exists[grid.box.owned].ravel()
@@ -74,7 +75,7 @@ def test_a_step_equals_a_dense_solution(anisotropy, length):
 @pytest.mark.parametrize("length", [1e-2, 1.0, 1e2, 1e4])
 def test_iterations_hardly_depend_on_step_and_anisotropy(length):
     """From noise: the explicit limit is some 2e-3 s here, so that steps reach 5e6 times that."""
-    grid = node_grid(np.ones((24, 16, 20), bool), np.full(3, 2.5), OPEN)
+    grid = node_grid(np.ones((24, 16, 20), bool), np.full(3, 2.5), Box((24, 16, 20), OPEN))
     taken = []
     for stiff, fast in ((1, 1), (100, 1), (1, 1e5), (100, 1e5)):
         transport = Transport(LAW, 521 * np.array([1.0, stiff, 1.0]), np.array([1.0, fast, 1.0]))
@@ -87,7 +88,7 @@ def test_iterations_hardly_depend_on_step_and_anisotropy(length):
 
 def test_it_says_when_it_does_not_converge(monkeypatch):
     monkeypatch.setattr("chemomech.phasefield.cahn_hilliard._MOST_ITERATIONS", 2)
-    grid = node_grid(np.ones((8, 2, 8), bool), np.ones(3), OPEN)
+    grid = node_grid(np.ones((8, 2, 8), bool), np.ones(3), Box((8, 2, 8), OPEN))
     equations = CahnHilliard(grid, Transport(LAW, np.full(3, 10.0), np.ones(3)))
     before = grid.of_nodes(0.8 + 0.1 * np.random.default_rng(8).uniform(-1, 1, grid.box.nodes))
     equations.set_mobility(before)
@@ -97,7 +98,7 @@ def test_it_says_when_it_does_not_converge(monkeypatch):
 
 @pytest.mark.parametrize("spacing", [(1, 1, 4), (4, 1, 1), (1, 4, 1), (2, 1, 3)])
 def test_iterations_with_long_voxels(spacing):
-    grid = node_grid(np.ones((24, 8, 24), bool), np.array(spacing, dtype=float), OPEN)
+    grid = node_grid(np.ones((24, 8, 24), bool), np.array(spacing, dtype=float), Box((24, 8, 24), OPEN))
     equations = CahnHilliard(grid, Transport(LAW, np.full(3, 100.0), np.ones(3)))
     before = grid.of_nodes(0.95 + 0.02 * np.random.default_rng(7).uniform(-1, 1, grid.box.nodes))
     equations.set_mobility(before)
@@ -107,7 +108,7 @@ def test_iterations_with_long_voxels(spacing):
 def interface(h):
     """A relaxed interface in a bar of 160 nm: profile and energy per area above the two phases', kT nm."""
     n = round(160 / h)
-    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), OPEN)
+    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), Box((n, 1, 1), OPEN))
     poor, rich = LAW.binodal()
     x = np.arange(n + 1) * h - 80
     start = np.broadcast_to((0.5 + (rich - poor) / 2 * np.tanh(x / 15))[:, None, None], grid.box.nodes)
@@ -143,7 +144,7 @@ def test_interface_against_the_closed_form():
 def test_spinodal_growth_rate():
     """s = -D X (1 - X) k^2 (h'' + kappa k^2) of linear theory, with the k^2 of the grid."""
     n, h, mode = 32, 2.0, 1
-    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), (True, False, False))
+    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), Box((n, 1, 1), (True, False, False)))
     sim = simulation(grid, Transport(LAW, np.full(3, 200.0), np.ones(3)), 1e-8)
     k = 2 * np.pi * mode / (n * h)
     k_squared = (2 - 2 * np.cos(k * h)) / h**2
@@ -158,7 +159,7 @@ def test_second_order_in_time(monkeypatch):
     """Equal steps, halved: the error falls four times, on a wave that grows into two phases."""
     monkeypatch.setattr("chemomech.phasefield.void._NEWTON", 1e-9)  # iterations to the end
     n, until = 24, 600.0
-    grid = node_grid(np.ones((n, 1, 1), bool), np.array([4.0, 1.0, 1.0]), OPEN)
+    grid = node_grid(np.ones((n, 1, 1), bool), np.array([4.0, 1.0, 1.0]), Box((n, 1, 1), OPEN))
     sim = simulation(grid, Transport(LAW, np.full(3, 521.0), np.ones(3)), 0.01)
     wave = np.cos(2 * np.pi * np.arange(n + 1) / n)[:, None, None]
     start = np.broadcast_to(0.5 + 0.05 * wave, grid.box.nodes)
@@ -176,7 +177,7 @@ def test_second_order_in_time(monkeypatch):
 
 def test_mass_energy_and_bounds_in_a_sponge():
     """Mass to 1e-12, an energy that never rises, 0 < X < 1, from violent noise to two phases."""
-    grid = node_grid(np.random.default_rng(9).random((12, 8, 10)) < 0.75, np.full(3, 4.0), OPEN)
+    grid = node_grid(np.random.default_rng(9).random((12, 8, 10)) < 0.75, np.full(3, 4.0), Box((12, 8, 10), OPEN))
     sim = simulation(grid, Transport(LAW, 521 * np.array([1.0, 100.0, 1.0]), np.array([1.0, 1e5, 1.0])), 5e-3)
     start = 0.5 + 0.49 * np.random.default_rng(10).uniform(-1, 1, grid.box.nodes)
     _, records = run(sim, start, 1e5)
@@ -190,7 +191,7 @@ def test_mass_energy_and_bounds_in_a_sponge():
 def test_exchange_fills_a_small_particle():
     """Fast inside, it follows dX/dt = A/V 2 j0 sinh((mu_res - mu(X)) / 2) / c: to the time stepping's tolerance."""
     solid = np.ones((3, 3, 3), bool)
-    grid = node_grid(solid, np.ones(3), OPEN)
+    grid = node_grid(solid, np.ones(3), Box(solid.shape, OPEN))
     law = RegularSolution(1.0)
     transport = Transport(law, np.ones(3), np.full(3, 1e4), exchange_nm_per_s=0.05, reservoir_kT=1.0)
     _, records = run(simulation(grid, transport, 1e-6), np.full(grid.box.nodes, 0.2), 4.0)
@@ -206,7 +207,7 @@ def test_exchange_fills_a_small_particle():
 def test_wetting_pulls_lithium_to_the_surface():
     """In equilibrium kappa dX/dn = -gamma' at the surface; weak wetting of a bar in one phase, by linear theory."""
     n, h, law, kappa = 80, 0.5, RegularSolution(1.0), 10.0
-    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), (False, False, False))
+    grid = node_grid(np.ones((n, 1, 1), bool), np.array([h, 1.0, 1.0]), Box((n, 1, 1), (False, False, False)))
     # The sides of the bar wet as well, evenly: that shifts the potential everywhere and changes nothing.
     sim = simulation(grid, Transport(law, np.full(3, kappa), np.ones(3)), 1e-5, wetting_kT_per_nm2=-1e-3 * EV_PER_AJ)
     now, _ = run(sim, np.full(grid.box.nodes, 0.5), 3e4)
@@ -239,7 +240,7 @@ class Quartic:
 def spinodal_benchmark(periodic, h, tolerance, times):
     """Free energies at `times` of the 200 x 200 square."""
     n = round(200 / h)
-    grid = node_grid(np.ones((n, 1, n), bool), np.array([h, 1.0, h]), (periodic, False, periodic))
+    grid = node_grid(np.ones((n, 1, n), bool), np.array([h, 1.0, h]), Box((n, 1, n), (periodic, False, periodic)))
     sim = simulation(grid, Transport(Quartic(), np.full(3, 2.0), np.full(3, 5.0)), tolerance)
     x, y = np.arange(grid.box.nodes[0])[:, None] * h, np.arange(grid.box.nodes[2]) * h
     c = 0.5 + 0.01 * (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.coherent_plate import plate_energy
 from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE, plane_stress
 from chemomech.mechanics.voxel import VoxelBody
@@ -26,7 +27,7 @@ def test_eigenstrain_and_its_derivative():
 
 
 def coherency(solid, stiffness, eigenstrain=EXPANSION, periodic=(False, False, False), spacing=(2.0, 1.5, 2.5)):
-    grid = node_grid(solid, np.array(spacing), periodic)
+    grid = node_grid(solid, np.array(spacing), Box(solid.shape, periodic))
     share = np.zeros(solid.shape) if stiffness.ndim == 3 else None
     body = VoxelBody(solid, spacing, stiffness, share=share, periodic=periodic)
     return Coherency(grid, body, eigenstrain, KT_PER_NM3)

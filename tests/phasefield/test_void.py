@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chemomech.mechanics.box import Box
 from chemomech.mechanics.coherent_plate import softest_angle
 from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE, plane_stress
 from chemomech.mechanics.voxel import VoxelBody
@@ -13,6 +14,7 @@ from chemomech.phasefield.node_grid import node_grid
 from chemomech.phasefield.projection import project
 from chemomech.phasefield.void import VoidSimulation
 
+OPEN = (False, False, False)
 LAW = RegularSolution(113.08 / 25.7)
 EXPANSION = Eigenstrain(np.array([[0.05], [0.0346], [-0.02]]))
 
@@ -24,7 +26,7 @@ def particle(size_nm, h, void_nm=None, radius_nm=40.0, kappa_b=100.0, tolerance=
         x, y, z = ((np.arange(n) + 0.5) * h - c for n, c in zip(cells, void_nm, strict=True))
         solid = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 > radius_nm**2
     spacing = np.full(3, h)
-    grid = node_grid(solid, spacing, (False, False, False))
+    grid = node_grid(solid, spacing, Box(solid.shape, (False, False, False)))
     gradient = 13.4 / 0.0257 * np.array([1.0, kappa_b, 1.0])
     equations = CahnHilliard(grid, Transport(LAW, gradient, np.array([1.0, 1e5, 1.0])))
     coherency = Coherency(grid, VoxelBody(solid, spacing, OLIVINE), EXPANSION, 13.76 * 0.0257)
@@ -80,7 +82,15 @@ def test_b_is_uniform(separated):
 def test_the_microscope_sees_little_strain(separated):
     """Deng SI, Fig. S8: coherency strain averaged along b below 0.6 %, residual strain near zero."""
     sim, solid, now, _, elastic = separated
-    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    seen = project(
+        solid,
+        sim.grid.spacing_nm,
+        sim.grid.cell_means(now.compositions[0]),
+        elastic,
+        EXPANSION,
+        OLIVINE,
+        Box(solid.shape, OPEN),
+    )
     assert np.nanmax(np.abs(seen.coherency[..., :2])) < 0.006
     assert np.nanmax(np.abs(seen.coherency[..., 2])) / 2 < 0.006
     assert np.sqrt(np.nanmean(seen.residual**2)) < 0.001
@@ -100,7 +110,15 @@ def energy_of_a_plane(sim, angle):
 def test_the_boundary_lies_where_a_plane_would_store_least(separated):
     """In this slender particle that is across it: a tilt relaxes less energy than its longer boundary costs."""
     sim, solid, now, _, elastic = separated
-    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    seen = project(
+        solid,
+        sim.grid.spacing_nm,
+        sim.grid.cell_means(now.compositions[0]),
+        elastic,
+        EXPANSION,
+        OLIVINE,
+        Box(solid.shape, OPEN),
+    )
     angles = np.array([0.0, 3.0, 6.0, 12.0, 20.0, 30.0])
     least = angles[np.argmin([energy_of_a_plane(sim, angle) for angle in angles])]
     assert seen.boundary_angle == pytest.approx(least, abs=3)
@@ -116,7 +134,15 @@ def test_the_boundary_of_a_wide_plate_is_that_of_a_coherent_plate():
     )
     while record.step < 4 or record.motion > 0.05:
         now, record, elastic = sim.advance(now, 3e7)
-    seen = project(solid, sim.grid.spacing_nm, sim.grid.cell_means(now.compositions[0]), elastic, EXPANSION, OLIVINE)
+    seen = project(
+        solid,
+        sim.grid.spacing_nm,
+        sim.grid.cell_means(now.compositions[0]),
+        elastic,
+        EXPANSION,
+        OLIVINE,
+        Box(solid.shape, OPEN),
+    )
     expected = softest_angle(plane_stress(OLIVINE), np.array([0.05, -0.02, 0.0]))
     assert seen.boundary_angle == pytest.approx(expected, abs=3)
 
@@ -127,7 +153,7 @@ def test_projection_of_a_uniform_depth_is_plane_stress():
     along = (np.arange(24) + 0.5)[:, None, None] / 24
     x = np.broadcast_to(0.5 + 0.4 * np.tanh(6 * (along - 0.5)), solid.shape)
     elastic = VoxelBody(solid, np.full(3, 4.0), OLIVINE).equilibrium(EXPANSION(x), rtol=1e-10)
-    seen = project(solid, np.full(3, 4.0), x, elastic, EXPANSION, OLIVINE)
+    seen = project(solid, np.full(3, 4.0), x, elastic, EXPANSION, OLIVINE, Box(solid.shape, OPEN))
     # Bricks of one voxel lock a little in bending, triangles of second order do not: a few per cent of the strain.
     assert np.nanmax(np.abs(seen.residual)) < 0.1 * np.nanmax(np.abs(seen.coherency))
     assert seen.boundary_angle == pytest.approx(0, abs=0.1)
@@ -139,7 +165,9 @@ def test_boundary_angle_of_planes(angle):
     x, _, z = np.indices(solid.shape)
     along = np.cos(np.radians(angle)) * (x - 19.5) + np.sin(np.radians(angle)) * (z - 19.5)
     elastic = VoxelBody(solid, np.full(3, 5.0), OLIVINE).equilibrium(np.zeros((*solid.shape, 6)))
-    seen = project(solid, np.full(3, 5.0), 0.5 + 0.4 * np.tanh(along / 3), elastic, EXPANSION, OLIVINE)
+    seen = project(
+        solid, np.full(3, 5.0), 0.5 + 0.4 * np.tanh(along / 3), elastic, EXPANSION, OLIVINE, Box(solid.shape, OPEN)
+    )
     assert seen.boundary_angle == pytest.approx(angle, abs=1.5)
 
 

@@ -51,7 +51,7 @@ def _simulate(_: object, config: Path, output: Path, restart: bool) -> None:
     if not run.to_the_end():
         return
     particle = run.particle()
-    if run.box.number == 0:
+    if run.box.leads:
         write_report(
             output,
             particle,

@@ -16,9 +16,9 @@ import numpy as np
 from chemomech import _core
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
+from chemomech.io.blocks import remove_unfinished
 from chemomech.io.checkpoint import checkpoints, read_checkpoint, write_checkpoint
 from chemomech.io.files import writable
-from chemomech.io.solid import read_composition
 from chemomech.io.void import Log, pack, read_log, unpack, write_instant
 from chemomech.io.void_config import (
     Initial,
@@ -29,6 +29,7 @@ from chemomech.io.void_config import (
     solid_of,
     stiffness_of,
 )
+from chemomech.io.volume import read_volume
 from chemomech.io.vtkhdf import write_series
 from chemomech.mechanics.box import Box
 from chemomech.mechanics.voxel import Equilibrium, VoxelBody
@@ -38,7 +39,7 @@ from chemomech.phasefield.free_energy import RegularSolution
 from chemomech.phasefield.node_grid import NodeGrid, node_grid
 from chemomech.phasefield.void import StepRecord, VoidSimulation
 from chemomech.progress import progress_in_time
-from chemomech.report.void import Particle, look_at
+from chemomech.report.void import Particle, summarise
 
 log = logging.getLogger(__name__)
 
@@ -81,22 +82,21 @@ class VoidRun:
             raise InputError(f"{folder}: holds a run already; go on with --restart, or name another folder")
         writable(folder / "log.csv")
         self.warnings: list[str] = []
+        if restart and not folder.is_dir():
+            raise InputError(f"{folder}: there is no run to go on with; leave out --restart")
         self.box = box_of(cells_of(self.config.domain), self.config.domain.periodic)
-        self._leads = self.box.number == 0
         self.simulation, self.solid = self._assemble(solid_of(self.config.domain, self.box))
         self.grid = self.simulation.grid
         self._physics = self._fingerprint()
         self._elastic: Equilibrium | None = None
-        self._kept_step = -1
+        self._checkpoint_step: int | None = None
         self._frames: dict[str, float] = {}
-        if restart and not folder.is_dir():
-            raise InputError(f"{folder}: there is no run to go on with")
-        if self._leads:
-            for pattern in (".checkpoint-*", ".log.csv.*", "frames/.frame*", "**/*.parts/.*"):  # left by a kill
-                for unfinished in folder.glob(pattern):
-                    shutil.rmtree(unfinished, ignore_errors=True)
-        begun, *_ = self.box.gather(bool(checkpoints(folder)))
-        if restart and begun:
+        if self.box.leads:
+            for written in (folder, folder / "frames"):
+                remove_unfinished(written)
+            for unfinished in folder.glob(".log.csv.*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        if restart and self.box.from_first(bool(checkpoints(folder))):
             self._resume()
         else:
             if restart:
@@ -111,7 +111,7 @@ class VoidRun:
         law = free_energy_of(material)
         gradient = np.array(material.gradient_eV_nm2) / material.kT_eV
         self._question_resolution(law, gradient, spacing)
-        grid = node_grid(solid, spacing, config.domain.periodic, self.box)
+        grid = node_grid(solid, spacing, self.box)
         transport = Transport(
             law,
             gradient,
@@ -176,7 +176,7 @@ class VoidRun:
         )
         self.now, record, self._elastic = self.simulation.begin(composition)
         self.records = [record]
-        self._log = Log(self.folder, self.records) if self._leads else None
+        self._log = Log(self.folder, self.records) if self.box.leads else None
         self._frame()
         self._checkpoint()
         share = 100 * self.box.sum(int(self.solid.sum())) / math.prod(self.box.whole.cells)
@@ -191,22 +191,24 @@ class VoidRun:
                 f"{self.folder}: was begun with another configuration; only time.end_s, time.relaxed and output may "
                 "change before a restart"
             )
-        if found.state["processors"] != self._processors:
+        before = {key: found.state[key] for key in self._processors}
+        if before != self._processors:
             self._warn(
-                f"begun with {' x '.join(map(str, found.state['processors']))} ranks and threads: results will differ "
-                "from one uninterrupted run by rounding"
+                "begun with {ranks} ranks of {threads} threads: results will differ from one uninterrupted run by "
+                "rounding".format(**before)
             )
         self._frames = dict(found.state["frames"])
         self.now = unpack(found, self.grid)
-        written = [record for record in read_log(self.folder) if record.step <= self.now.step] if self._leads else []
-        self.records, *_ = self.box.gather(written)
-        self._log = Log(self.folder, self.records) if self._leads else None
+        written = read_log(self.folder) if self.box.leads else []
+        self.records = self.box.from_first([record for record in written if record.step <= self.now.step])
+        self._log = Log(self.folder, self.records) if self.box.leads else None
         log.info("going on from step %d, t = %.4g s", self.now.step, self.now.time_s)
+        if self._is_over():
+            log.info("the run has come to its end; raise time.end_s to go further")
 
     @property
-    def _processors(self) -> list[int]:
-        """Ranks, and threads of each."""
-        return [self.box.n_boxes, _core.build_info()["threads"]]
+    def _processors(self) -> dict[str, int]:
+        return {"ranks": self.box.n_boxes, "threads": _core.build_info()["threads"]}
 
     def _fingerprint(self) -> str:
         """Of what decides every step, beside the voxels."""
@@ -299,14 +301,14 @@ class VoidRun:
         name = f"frame-{len(self._frames):05d}.vtkhdf"
         write_instant(self.folder / "frames" / name, self.grid, self.solid, self.now, self._elastic)
         self._frames[name] = self.now.time_s
-        if self._leads:
+        if self.box.leads:
             write_series(self.folder / "frames" / "frames.vtkhdf.series", self._frames)
 
     def _checkpoint(self) -> None:
-        if self._kept_step == self.now.step:
+        if self._checkpoint_step == self.now.step:  # the last step may have one already
             return
-        self._kept_step = self.now.step
-        about = {"physics": self._physics, "processors": self._processors, "frames": self._frames}
+        self._checkpoint_step = self.now.step
+        about = {"physics": self._physics, **self._processors, "frames": self._frames}
         if self._log:
             self._log.settle()
         write_checkpoint(self.folder, self.now.step, self.box, pack(self.now, self.grid, self.solid, about))
@@ -332,7 +334,7 @@ class VoidRun:
         composition = self.grid.cell_means(self.now.compositions[0])
         elastic = self._elastic or self.simulation.elastic_state(self.now)
         spacing, coherency = self.grid.spacing_nm, self.simulation.coherency
-        return look_at(self.box, self.solid, spacing, composition, elastic, coherency)
+        return summarise(self.box, self.solid, spacing, composition, elastic, coherency)
 
 
 def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: RegularSolution) -> Float:
@@ -346,12 +348,12 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
     amplitude = initial.noise if initial.noise is not None else 0.0 if initial.file else 0.01
     # The same along b, where lithium evens itself out within microseconds and gradients cost most.
     box = grid.box
-    (x, _, z), (nx, _, nz) = box.start, box.whole.nodes
-    columns = random.uniform(-1, 1, (nx, 1, nz))[x : x + box.nodes[0], :, z : z + box.nodes[2]]
+    (x, _, z), (nx, _, nz) = box.node_window, box.whole.nodes
+    columns = random.uniform(-1, 1, (nx, 1, nz))[x, :, z]
     noise = amplitude * np.broadcast_to(columns, box.nodes)
     noise = noise - box.sum(float((noise * grid.mass[box.owned]).sum())) / grid.volume
     if initial.file is not None:
-        cells = read_composition(initial.file, initial.dataset, box)
+        cells = read_volume(initial.file, initial.dataset, box).astype(float)
         total = grid.gather(np.where(solid, cells, 0.0))[grid.box.owned]
         number = grid.gather(solid.astype(float))[grid.box.owned]
         base = np.divide(total, number, out=np.full(total.shape, 0.5), where=number > 0)
@@ -366,7 +368,7 @@ def initial_composition(initial: Initial, grid: NodeGrid, solid: Bool, law: Regu
         lowest, highest = grid.extremes(grid.of_nodes(composition))
         raise InputError(
             f"initial: {n_outside} of {box.sum(int(exists.sum()))} nodes have a composition outside 0 < X < 1, from "
-            f"{lowest:.4g} to {highest:.4g}; less noise, or another mean"
+            f"{lowest:.4g} to {highest:.4g}; take less noise"
         )
     return np.asarray(composition)
 
@@ -391,7 +393,7 @@ def _two_phases(initial: Initial, grid: NodeGrid, law: RegularSolution) -> Float
     )
     mass = grid.mass[box.owned]
     reach = 10 * initial.boundary_width_nm
-    low, high = -box.largest(-float(np.min(along))) - reach, box.largest(float(np.max(along))) + reach
+    low, high = box.smallest(float(np.min(along))) - reach, box.largest(float(np.max(along))) + reach
     for _ in range(100):
         middle = (low + high) / 2
         field = poor + (rich - poor) * (1 + np.tanh(2 * (along - middle) / initial.boundary_width_nm)) / 2

@@ -22,7 +22,8 @@ from chemomech.mechanics.box import Box
 
 #: Bytes before the content of a sealed file: what HDF5 leaves to its user begins the file, in 512 bytes or more.
 _SEAL = 512
-_MAGIC = b"chemomech checkpoint 2\n"
+#: Of the folder with the files of the boxes, beside the file that joins them.
+_PARTS_SUFFIX = ".parts"
 #: Dataset with the names of the boxes' files, and the SHA-256 of each.
 _PARTS = "parts"
 
@@ -33,8 +34,8 @@ class Block:
 
     Attributes
     ----------
-    values : its own.
-    start : their place in the whole.
+    values : (nx, ny, nz, ...), its own.
+    start : their place in the whole, along every axis.
     shape : of the whole.
     """
 
@@ -51,7 +52,9 @@ class Block:
     def of_corners(cls, box: Box, values: npt.NDArray[Any]) -> "Block":
         """Of values (nx + 1, ny + 1, nz + 1, ...) of the corners of the cells."""
         nx, ny, nz = box.whole.cells
-        own = tuple(slice(s.stop - s.start) for s in box.points)
+        # Each once: the last of a box are the next one's first.
+        ends = (w.stop == total for w, total in zip(box.window, box.whole.cells, strict=True))
+        own = tuple(slice(n + at_the_end) for n, at_the_end in zip(box.cells, ends, strict=True))
         return cls._placed(box, values[own], (nx + 1, ny + 1, nz + 1))
 
     @classmethod
@@ -87,29 +90,22 @@ def write_blocks(
     ------
     InputError : it cannot be written, as on a full disk; what stood there stays.
     """
-    folder = _folder(path)
-    if box.n_boxes == 1:
+    folder, own = _folder(path), f"{box.number + 1}-of-{box.n_boxes}.h5"
 
-        def fill(file: h5py.File) -> None:
-            head(file)
-            for name, block in blocks.items():
-                file.create_dataset(name, data=block.values, **storage)
-
-        _replace(path, _image(fill, sealed))
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-
-    def fill_part(file: h5py.File) -> None:
+    def write(file: h5py.File) -> None:
         for name, block in blocks.items():
             file.create_dataset(name, data=block.values, **storage)
 
-    own, content = f"{box.number + 1}-of-{box.n_boxes}.h5", _image(fill_part, False)
+    if box.n_boxes == 1:
+        _replace(path, _image(sealed, head, write))
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    content = _image(False, write)
     _replace(folder / own, content)
     places = {name: (block.start, block.values.shape) for name, block in blocks.items()}
     everyone = box.gather((own, hashlib.sha256(content).hexdigest(), places))
 
     def join(file: h5py.File) -> None:
-        head(file)
         file[_PARTS] = json.dumps({part: digest for part, digest, _ in everyone})
         for name, block in blocks.items():
             layout = h5py.VirtualLayout(block.shape, block.values.dtype)
@@ -119,35 +115,49 @@ def write_blocks(
                 layout[where] = h5py.VirtualSource(f"{folder.name}/{part}", name, shape)
             file.create_virtual_dataset(name, layout)
 
-    if box.number == 0:
-        _replace(path, _image(join, sealed))
+    if box.leads:
+        _replace(path, _image(sealed, head, join))
         names = {part for part, _, _ in everyone}
         for stray in folder.iterdir():  # of a run on another number of ranks
             if stray.name not in names:
                 stray.unlink()
-    box.gather(None)  # none may write there again before that
+    box.wait()  # none may write there again before that
 
 
 def is_whole(path: Path, box: Box) -> bool:
     """Whether a sealed file, and those of the boxes that wrote it, are as they were written; asked on all boxes."""
-    content = path.read_bytes() if path.is_file() else b""
-    seal = _MAGIC + hashlib.sha256(content[_SEAL:]).hexdigest().encode()
-    found = content.startswith(seal)
-    if found:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            parts = list(json.loads(file[_PARTS].asstr()[()]).items()) if _PARTS in file else []
-        found = all(_digest(_folder(path) / name) == digest for name, digest in parts[box.number :: box.n_boxes])
-    return all(box.gather(found))
+    parts: list[tuple[str, str]] | None = None
+    if box.leads and path.is_file():
+        with path.open("rb") as file:
+            seal = file.read(_SEAL)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if seal.startswith(_seal(found)):
+            with h5py.File(path, "r") as content:
+                parts = list(json.loads(content[_PARTS].asstr()[()]).items()) if _PARTS in content else []
+    parts = box.from_first(parts)
+    if parts is None:
+        return False
+    own = parts[box.number :: box.n_boxes]
+    return all(box.gather(all(_digest(_folder(path) / name) == digest for name, digest in own)))
 
 
 def remove(path: Path) -> None:
     """Remove a file and those of the boxes that wrote it."""
-    path.unlink()
+    path.unlink(missing_ok=True)
     shutil.rmtree(_folder(path), ignore_errors=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a run that was killed had not finished writing into a folder; the joined files stay as they are."""
+    for parts in folder.glob(f"*{_PARTS_SUFFIX}"):
+        if not parts.with_suffix("").exists():
+            shutil.rmtree(parts, ignore_errors=True)
+    for temporary in (*folder.glob(".*.h5.*"), *folder.glob(".*.vtkhdf.*"), *folder.glob(f"*{_PARTS_SUFFIX}/.*")):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _folder(path: Path) -> Path:
-    return path.with_name(f"{path.name}.parts")
+    return path.with_name(path.name + _PARTS_SUFFIX)
 
 
 def _digest(path: Path) -> str:
@@ -157,14 +167,19 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _image(fill: Callable[[h5py.File], None], sealed: bool) -> memoryview:
+def _seal(digest: str) -> bytes:
+    return b"chemomech blocks 1\n" + digest.encode() + b"\n"
+
+
+def _image(sealed: bool, *writers: Callable[[h5py.File], None]) -> memoryview:
     """A file made in memory: HDF5 cannot give up a file when the disk is full, it takes the process down."""
     image = io.BytesIO()
     with h5py.File(image, "w", **({"userblock_size": _SEAL} if sealed else {})) as file:
-        fill(file)
+        for write in writers:
+            write(file)
     content = image.getbuffer()
     if sealed:
-        seal = _MAGIC + hashlib.sha256(content[_SEAL:]).hexdigest().encode() + b"\n"
+        seal = _seal(hashlib.sha256(content[_SEAL:]).hexdigest())
         content[: len(seal)] = seal
     return content
 

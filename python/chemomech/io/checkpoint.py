@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +50,9 @@ def write_checkpoint(folder: Path, step: int, box: Box, checkpoint: Checkpoint) 
     blocks = {f"{_CELLS}/{name}": Block.of_cells(box, values) for name, values in checkpoint.cells.items()}
     blocks |= {f"{_CORNERS}/{name}": Block.of_corners(box, values) for name, values in checkpoint.corners.items()}
     write_blocks(folder / f"checkpoint-{step:09d}.h5", box, blocks, head, sealed=True)
-    if box.number > 0:
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    for old in checkpoints(folder)[_KEPT:]:
-        remove(old)
+    if box.leads:
+        for old in checkpoints(folder)[_KEPT:]:
+            remove(old)
 
 
 def read_checkpoint(folder: Path, box: Box) -> Checkpoint:
@@ -69,23 +62,30 @@ def read_checkpoint(folder: Path, box: Box) -> Checkpoint:
     ------
     InputError : there is none, or it is one of another grid.
     """
-    for path in box.gather(checkpoints(folder))[0]:
+    nx, ny, nz = box.whole.cells
+    for path in box.from_first(checkpoints(folder)):
         if not is_whole(path, box):
             log.warning("warning: %s is damaged; going back to the one before", path)
             continue
         with h5py.File(path, "r") as file:
-            cells = {name: _window(path, dataset, box.window) for name, dataset in file.get(_CELLS, {}).items()}
-            corners = {name: _window(path, dataset, box.corners) for name, dataset in file.get(_CORNERS, {}).items()}
+            cells, corners = (
+                {name: _part(path, dataset, shape, window) for name, dataset in file.get(group, {}).items()}
+                for group, shape, window in (
+                    (_CELLS, (nx, ny, nz), box.window),
+                    (_CORNERS, (nx + 1, ny + 1, nz + 1), box.corner_window),
+                )
+            )
             return Checkpoint(json.loads(file[_STATE].asstr()[()]), cells, corners)
     raise InputError(f"{folder}: holds no checkpoint to restart from")
 
 
-def _window(path: Path, dataset: h5py.Dataset, window: tuple[slice, ...]) -> npt.NDArray[Any]:
-    values = np.asarray(dataset[window])
-    wanted = tuple(s.stop - s.start for s in window)
-    if values.shape[:3] != wanted:
-        raise InputError(f"{path}: is of another grid")
-    return values
+def _part(
+    path: Path, dataset: h5py.Dataset, shape: tuple[int, int, int], window: tuple[slice, ...]
+) -> npt.NDArray[Any]:
+    if dataset.shape[:3] != shape:
+        found = " x ".join(map(str, dataset.shape[:3]))
+        raise InputError(f"{path}: is of another grid: {found} for {' x '.join(map(str, shape))}")
+    return np.asarray(dataset[window])
 
 
 def checkpoints(folder: Path) -> list[Path]:

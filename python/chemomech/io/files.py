@@ -20,6 +20,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             _flush(temporary)
             os.replace(temporary, path)
+            _flush_folder(path.parent)
 
 
 def writable(path: Path) -> None:
@@ -75,6 +76,15 @@ def _refused(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _flush(file: Path) -> None:

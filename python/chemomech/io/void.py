@@ -27,9 +27,12 @@ _NUMBERS = ("step", "time_s", "next_length_s", "lengths_s", "energy_aJ", "mean_c
 
 def pack(instant: Instant, grid: NodeGrid, solid: Bool, about: dict[str, Any]) -> Checkpoint:
     """An instant to the last bit, and what a restart must know about the run."""
-    fields = {"potential": (instant.potential,), "compositions": instant.compositions}
-    fields["elastic_potentials"] = instant.elastic_potentials
-    of_corners = {name: tuple(grid.at_corners(field) for field in several) for name, several in fields.items()}
+    of_nodes = {
+        "potential": (instant.potential,),
+        "compositions": instant.compositions,
+        "elastic_potentials": instant.elastic_potentials,
+    }
+    of_corners = {name: tuple(map(grid.at_corners, several)) for name, several in of_nodes.items()}
     of_corners["displacements"] = instant.displacements
     numbers = {name: getattr(instant, name) for name in _NUMBERS}
     corners = {f"{name}_{i}": each for name, several in of_corners.items() for i, each in enumerate(several)}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from chemomech.arrays import Bool, Float
 from chemomech.errors import InputError
-from chemomech.io.solid import open_volume
+from chemomech.io.volume import read_volume, volume_shape
 from chemomech.mechanics.box import Box
 from chemomech.mechanics.stiffness import FEPO4, LIFEPO4, OLIVINE
 from chemomech.phasefield.coherency import Eigenstrain
@@ -176,6 +176,8 @@ def _explained(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {key} is missing"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "tuple_type":
+        message = "must be a list, as [1.0, 2.0, 3.0] along a, b, c"
     where = f"{key}: " if key else ""
     got = first["input"]
     shown = "" if isinstance(got, dict | BaseModel) else f", got {got!r}"
@@ -218,9 +220,7 @@ def cells_of(domain: Domain) -> tuple[int, int, int]:
     """
     if domain.shape == "file":
         assert domain.file is not None
-        with open_volume(domain.file, domain.dataset) as volume:
-            nx, ny, nz = volume.shape
-            return nx, ny, nz
+        return volume_shape(domain.file, domain.dataset)
     assert domain.size_nm is not None
     spacing, extent = np.array(domain.spacing_nm), np.array(domain.size_nm)
     cells = np.round(extent / spacing).astype(int)
@@ -244,8 +244,7 @@ def solid_of(domain: Domain, box: Box) -> Bool:
     """
     if domain.shape == "file":
         assert domain.file is not None
-        with open_volume(domain.file, domain.dataset) as volume:
-            solid = np.asarray(volume[box.window] != 0)
+        solid = np.asarray(read_volume(domain.file, domain.dataset, box) != 0)
     else:
         solid = np.ones(box.cells, dtype=bool)
     axes = zip(box.start, box.cells, domain.spacing_nm, strict=True)
@@ -258,8 +257,15 @@ def solid_of(domain: Domain, box: Box) -> Bool:
         solid = np.zeros_like(solid)
         for ball in domain.spheres:
             solid |= _ball(ball, centres)
-    for ball in domain.voids:
-        solid &= ~_ball(ball, centres)
+    for number, ball in enumerate(domain.voids, start=1):
+        void = _ball(ball, centres)
+        if not box.sum(int(void.sum())):
+            extent = np.multiply(box.whole.cells, domain.spacing_nm).tolist()
+            raise InputError(
+                f"domain.voids: void {number} at {list(ball.centre_nm)} nm with radius {ball.radius_nm:g} nm takes no "
+                f"voxel of a domain of {extent} nm"
+            )
+        solid &= ~void
     if not box.sum(int(solid.sum())):
         raise InputError("domain: no solid voxel is left")
     return solid

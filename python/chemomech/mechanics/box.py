@@ -1,5 +1,6 @@
 """Boxes of a grid with a halo of one node, on which the compiled kernels of voxels and phase fields work."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,26 +52,31 @@ class Box:
         return x, y, z
 
     @property
-    def corners(self) -> tuple[slice, slice, slice]:
-        """Of the corners of all cells in an array of all corners of the whole grid."""
+    def node_window(self) -> tuple[slice, slice, slice]:
+        """Of the owned nodes in an array of those of the whole grid."""
+        x, y, z = (slice(start, start + n) for start, n in zip(self.start, self.nodes, strict=True))
+        return x, y, z
+
+    @property
+    def corner_window(self) -> tuple[slice, slice, slice]:
+        """Of the corners of the cells in an array of those of the whole grid; neighbours share some."""
         x, y, z = (slice(start, start + n + 1) for start, n in zip(self.start, self.cells, strict=True))
         return x, y, z
 
     @property
-    def points(self) -> tuple[slice, slice, slice]:
-        """Of those corners the ones that this box writes, so that every one is written once."""
-        axes = zip(self.start, self.cells, self.whole.cells, strict=True)
-        x, y, z = (slice(start, start + n + (start + n == total)) for start, n, total in axes)
-        return x, y, z
-
-    @property
     def number(self) -> int:
-        """Of this box among all boxes of the grid; the first one, 0, speaks for all."""
+        """Of this box among all boxes of the grid, from 0."""
         return 0
 
     @property
     def n_boxes(self) -> int:
+        """How many boxes the grid is cut into."""
         return 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first box, which does what is to be done once."""
+        return self.number == 0
 
     @property
     def shared(self) -> tuple[bool, bool, bool]:
@@ -124,12 +130,23 @@ class Box:
         return values
 
     def largest(self, value: float) -> float:
-        """Of all boxes of the grid."""
-        return value
+        """Of all boxes of the grid; what is no number counts as infinite."""
+        return math.inf if math.isnan(value) else value
+
+    def smallest(self, value: float) -> float:
+        """Of all boxes of the grid; what is no number counts as infinite."""
+        return -self.largest(-value)
 
     def gather(self, value: Anything) -> list[Anything]:
-        """What each box of the grid has, in order; no box goes on before all have come here."""
+        """What each box of the grid has, in order."""
         return [value]
+
+    def from_first(self, value: Anything) -> Anything:
+        """What the first box of the grid has."""
+        return value
+
+    def wait(self) -> None:
+        """Go on when all boxes of the grid have come here."""
 
     def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
         """Number the connected pieces of some cells or nodes from 1 in order of their first; 0 elsewhere.

@@ -11,7 +11,6 @@ hinge there, which turns without energy too: energy, strain and stress stay uniq
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -114,9 +113,8 @@ class VoxelBody:
         self._rigid = _RigidMotions(box, self.pieces, self.n_pieces, spacing, self._held)
         self.mix(share)
 
-    @cached_property
-    def n_hinged(self) -> int:
-        """How many more pieces there would be if voxels that share no face were not joined."""
+    def count_hinges(self) -> int:
+        """How many more pieces there would be if voxels that share no face were not joined; all boxes call together."""
         return self._box.label(self.solid, None)[1] - self.n_pieces
 
     def mix(self, share: Float | None) -> None:
@@ -235,10 +233,8 @@ def depth_average(field: Float, solid: Bool, axis: int = 1) -> Float:
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
-def void_surface(solid: Bool, box: Box | None = None) -> Bool:
-    """Voxels (nx, ny, nz) that share a face with a void: an absent voxel that the outside does not reach."""
-    nx, ny, nz = solid.shape
-    box = Box((nx, ny, nz), (False, False, False)) if box is None else box
+def void_surface(solid: Bool, box: Box) -> Bool:
+    """Voxels (nx, ny, nz) of a box that share a face with a void: an absent voxel that the outside does not reach."""
     absent, n_absent = box.label(~solid, None)
     reached = np.zeros(n_absent + 1, dtype=np.intp)
     for axis in range(3):

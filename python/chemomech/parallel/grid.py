@@ -99,6 +99,12 @@ class Part(Box):
     def gather(self, value: Anything) -> list[Anything]:
         return list(self.comm.allgather(value))
 
+    def from_first(self, value: Anything) -> Anything:
+        return self.comm.bcast(value)  # type: ignore[no-any-return]
+
+    def wait(self) -> None:
+        self.comm.Barrier()
+
     def label(self, values: Bool, neighbours: Float | None) -> tuple[Int32, int]:
         own, n_own = ndimage.label(values, neighbours)
         before = self.count_before(n_own)
@@ -287,7 +293,10 @@ def cut(
             if best is None or cost < best[0]:
                 best = cost, tuple(along)
     if best is None or 3 * np.prod(grid.nodes) < _LEAST_UNKNOWNS:
-        raise InputError(f"a grid of {' x '.join(map(str, cells))} voxels is too small for {comm.size} ranks")
+        raise InputError(
+            f"a grid of {' x '.join(map(str, cells))} voxels is too small for {comm.size} ranks: each needs two nodes "
+            "along every axis that is cut, and 50,000 in all to be worth its messages"
+        )
     x, y, z = best[1]
     return _part(grid, (x, y, z), comm)
 

@@ -23,9 +23,9 @@ from chemomech.tasks import Item, Result, attempt
 _AHEAD = 2
 #: Seconds between looks for a message; MPI's own waiting would take a core.
 _PAUSE = 5e-4
-#: A look only moves on what has arrived since the last one; the next sees it. Without it a rank with two tasks ahead
-#: runs out of them while rank 0 works.
-_LOOKS = 3
+#: MPI's probe moves on what has arrived since the last one, and the next probe sees it: with one look in every pause of
+#: rank 0 a rank with two tasks ahead ran out of them.
+_LOOKS = 2
 #: Seconds that ranks are given to end, or to fail like the others, before they are stopped.
 _PATIENCE = 3.0
 #: What mpiexec needs to pass on the last words of a rank, in seconds: an abort ends it, and what it holds is lost.
@@ -196,15 +196,16 @@ class Ranks:
                 if self.rank == 0:
                     raise
                 return None
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 2
             if self.rank < min((rank for rank in failed if rank is not None), default=self.size):
                 print(f"chemomech: {self._describe(error)}", file=sys.stderr)
-                self._stop(2)
+                self._stop(code)
             time.sleep(2 * _PATIENCE)  # a rank before this one speaks for both
-            self._stop(2)
+            self._stop(code)
 
     def _describe(self, error: BaseException) -> str:
         if isinstance(error, SystemExit):
-            return f"rank {self.rank} was told to end"
+            return f"interrupted: rank {self.rank} was told to end; no file was left half-written"
         text = " ".join(str(error).split())
         at = traceback.extract_tb(error.__traceback__)[-1]
         return f"rank {self.rank}: {type(error).__name__}: {text} ({at.filename}:{at.lineno})"

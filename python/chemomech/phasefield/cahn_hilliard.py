@@ -188,7 +188,7 @@ class CahnHilliard:
             step = self._correction(wrong, rate)
             _advance(composition, step[0], law.lowest, law.highest)
             potential += step[1]
-            largest = self.grid.largest(step[0])
+            largest = self.grid.amplitude(step[0])
             if largest <= tolerance:
                 return iteration
             lowest, highest = self.grid.extremes(composition)

@@ -56,11 +56,10 @@ class NodeGrid:
     def extremes(self, field: Float) -> tuple[float, float]:
         """The lowest and the highest value of a field."""
         inside = field[self.exists]
-        return -self.box.largest(float(-inside.min(initial=np.inf))), self.box.largest(
-            float(inside.max(initial=-np.inf))
-        )
+        lowest, highest = float(inside.min(initial=np.inf)), float(inside.max(initial=-np.inf))
+        return self.box.smallest(lowest), self.box.largest(highest)
 
-    def largest(self, field: Float) -> float:
+    def amplitude(self, field: Float) -> float:
         """The largest absolute value of a field."""
         return self.box.largest(float(np.abs(field[self.exists]).max(initial=0.0)))
 
@@ -100,10 +99,8 @@ class NodeGrid:
         return total
 
 
-def node_grid(solid: Bool, spacing_nm: Float, periodic: tuple[bool, bool, bool], box: Box | None = None) -> NodeGrid:
-    """The nodes of the voxels `solid` (nx, ny, nz), of a whole grid or of a box of one."""
-    nx, ny, nz = solid.shape
-    box = Box((nx, ny, nz), periodic) if box is None else box
+def node_grid(solid: Bool, spacing_nm: Float, box: Box) -> NodeGrid:
+    """The nodes of the voxels `solid` (nx, ny, nz) of a box."""
     cells = box.weights(solid[None].astype(float), np.float64)[0]
     volume = float(np.prod(spacing_nm))
     edges, surface = [], np.zeros(box.shape)

@@ -27,8 +27,7 @@ class Projection:
     total : strain relative to LiFePO4, (nz, nx, 3).
     coherency : elastic strain.
     residual : total strain less the eigenstrain of the mean composition and less the elastic strain of a plate of that
-        composition in plane stress. It is what an analysis in the plane (models M0, M1) leaves unexplained. Of many
-        boxes the first one has it.
+        composition in plane stress. It is what an analysis in the plane (models M0, M1) leaves unexplained.
     spacing_nm : (2,) edges of a pixel along a and c.
     """
 
@@ -75,7 +74,7 @@ def project(
     elastic: Equilibrium,
     eigenstrain: Eigenstrain,
     stiffness_GPa: Float,
-    box: Box | None = None,
+    box: Box,
 ) -> Projection:
     """Look at a relaxed particle along b.
 
@@ -85,19 +84,18 @@ def project(
     composition : (nx, ny, nz), of the voxels.
     elastic : its equilibrium.
     stiffness_GPa : (6, 6), for the analysis in the plane.
-    box : of a particle that many processes share, this one's part, not cut along b; all call together.
+    box : the grid, or a part of it that is not cut along b; all boxes call together.
     """
-    nx, ny, nz = solid.shape
-    box = Box((nx, ny, nz), (False, False, False)) if box is None else box
     mean = as_map(depth_average(composition, solid), box)
     total = as_map(depth_average((elastic.elastic_strain + eigenstrain(composition))[..., IN_PLANE], solid), box)
     coherency = as_map(depth_average(elastic.elastic_strain[..., IN_PLANE], solid), box)
     spacing = np.array([spacing_nm[0], spacing_nm[2]])
     residual = np.full_like(total, np.nan)
-    if box.number == 0:
+    if box.leads:
         mask = np.isfinite(mean)
         stress_free = eigenstrain(mean[mask])[:, IN_PLANE]
         residual[mask] = total[mask] - _planar_strain(mask, spacing, stress_free, plane_stress(stiffness_GPa))
+    residual = box.from_first(residual)
     return Projection(mean, total, coherency, residual, spacing)
 
 

@@ -156,7 +156,7 @@ class VoidSimulation:
         self.equations.set_mobility(field)
         leaving = self.equations.flow(potential) + self.equations.exchange(potential)[0]
         speed = self.grid.per_volume(leaving)
-        fastest = self.grid.largest(speed)
+        fastest = self.grid.amplitude(speed)
         length = _FIRST_CHANGE * self.tolerance / fastest if fastest > 0 else self.crossing_s
         chemical, elastic_energy = self._energies(field, coherent.elastic if coherent else None)
         trial = _Trial(field, potential, coherent, chemical, elastic_energy, 0.0, 0)
@@ -212,7 +212,7 @@ class VoidSimulation:
             if length < wanted:
                 proposed = max(proposed, min(wanted, length * _LARGEST_GROWTH))
             time = until_s if length == until_s - now.time_s else now.time_s + length
-            motion = self.grid.largest(composition - now.compositions[0]) / length * self.crossing_s
+            motion = self.grid.amplitude(composition - now.compositions[0]) / length * self.crossing_s
             instant = Instant(
                 step=now.step + 1,
                 time_s=time,
@@ -260,7 +260,7 @@ class VoidSimulation:
             start = _extrapolated(now.displacements, ratio) if ratio else now.displacements[0]
             coherent = self.coherency.relax(composition, start, _ELASTIC * self.tolerance)
             missed = coherent.potential_kT - elastic - held_back * (composition - expected)
-            error = max(error, self.grid.largest(missed) / (held_back + _BULK_CURVATURE))
+            error = max(error, self.grid.amplitude(missed) / (held_back + _BULK_CURVATURE))
         chemical, elastic_energy = self._energies(composition, coherent.elastic if coherent else None)
         return _Trial(composition, potential, coherent, chemical, elastic_energy, error, newton)
 
@@ -285,12 +285,12 @@ class VoidSimulation:
         if len(now.compositions) < 3:
             share = _OF_A_FIRST_CHANGE if len(now.compositions) == 1 else 1 / 3
             surprise = composition - _backward_differences(now, h)[2]
-            return share * self.grid.largest(surprise)
+            return share * self.grid.amplitude(surprise)
         h1, h2 = now.lengths_s
         x, x1, x2, x3 = composition, *now.compositions
         first, second, third = (x - x1) / h, (x1 - x2) / h1, (x2 - x3) / h2
         curved = ((first - second) / (h + h1) - (second - third) / (h1 + h2)) / (h + h1 + h2)
-        return self.grid.largest(curved) * h**2 * (h + h1) ** 2 / (2 * h + h1)
+        return self.grid.amplitude(curved) * h**2 * (h + h1) ** 2 / (2 * h + h1)
 
     def _restore_mass(self, composition: Float, mean: float) -> None:
         """Take out what the last iteration left of the mass, where there is room."""

@@ -35,21 +35,21 @@ _CHEMICAL, _ELASTIC = AXIS_COLOUR["a"], AXIS_COLOUR["c"]
 
 
 @dataclass(frozen=True, eq=False)
-class Strains:
-    """What the lattice of a particle does.
+class Elasticity:
+    """Strains and stresses of a particle.
 
     Attributes
     ----------
-    seen : along b.
-    largest : coherency strain of a voxel, a component of the tensor.
-    tension_GPa, pressure_GPa : largest at the voids' surfaces; None where there is no void.
+    projection : strains along b.
+    largest_strain : coherency strain of a voxel, a component of the tensor.
+    void_tension_GPa, void_pressure_GPa : largest principal stresses at voids' surfaces; None where there is no void.
     eigenstrain, stiffness_GPa : of the material; (6, 6).
     """
 
-    seen: Projection
-    largest: float
-    tension_GPa: float | None
-    pressure_GPa: float | None
+    projection: Projection
+    largest_strain: float
+    void_tension_GPa: float | None
+    void_pressure_GPa: float | None
     eigenstrain: Eigenstrain
     stiffness_GPa: Float
 
@@ -62,19 +62,19 @@ class Particle:
     ----------
     cells, spacing_nm : voxels along a, b and c, and their edges (3,).
     solid_share : of the voxels.
-    mean, middle : (nz, nx) composition averaged along b and in the middle plane, NaN where there is no solid.
-    strains : None where there is no elasticity.
+    mean_composition, middle_composition : (nz, nx) along b and in the middle plane, NaN where there is no solid.
+    elasticity : None where there is none.
     """
 
     cells: tuple[int, int, int]
     spacing_nm: Float
     solid_share: float
-    mean: Float
-    middle: Float
-    strains: Strains | None
+    mean_composition: Float
+    middle_composition: Float
+    elasticity: Elasticity | None
 
 
-def look_at(
+def summarise(
     box: Box,
     solid: Bool,
     spacing_nm: Float,
@@ -82,7 +82,7 @@ def look_at(
     elastic: Equilibrium | None,
     coherency: Coherency | None,
 ) -> Particle:
-    """What the report shows of a particle; all boxes of its grid call together.
+    """What the report shows of a particle, maps and extremes of all boxes of its grid, which call together.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def look_at(
     n_solid = box.sum(int(solid.sum()))
     mean = as_map(depth_average(composition, solid), box)
     middle = as_map(np.where(solid, composition, np.nan)[:, solid.shape[1] // 2], box)
-    strains = None
+    elasticity = None
     if elastic is not None and coherency is not None:
         eigenstrain, stiffness = coherency.eigenstrain, coherency.body.stiffness_GPa.mean(axis=0)
         seen = project(solid, spacing_nm, composition, elastic, eigenstrain, stiffness, box)
@@ -103,9 +103,9 @@ def look_at(
             principal = principal_stresses(elastic.stress_GPa[surface])
             tension = box.largest(float(principal.max(initial=-np.inf)))
             pressure = box.largest(float(-principal.min(initial=np.inf)))
-        strains = Strains(seen, largest, tension, pressure, eigenstrain, stiffness)
+        elasticity = Elasticity(seen, largest, tension, pressure, eigenstrain, stiffness)
     share = n_solid / float(np.prod(box.whole.cells))
-    return Particle(box.whole.cells, spacing_nm, share, mean, middle, strains)
+    return Particle(box.whole.cells, spacing_nm, share, mean, middle, elasticity)
 
 
 def write_report(
@@ -118,8 +118,8 @@ def write_report(
     warnings: Sequence[str],
 ) -> None:
     """Write report.html, which needs no other file, into an existing folder."""
-    last, strains = records[-1], particle.strains
-    with progress("figures", 2 if strains is None else 3) as advance:
+    last, elasticity = records[-1], particle.elasticity
+    with progress("figures", 2 if elasticity is None else 3) as advance:
         gallery = Gallery(advance)
         page = render(
             "void.html.j2",
@@ -130,9 +130,10 @@ def write_report(
             void_share=f"{100 * (1 - particle.solid_share):.3g}",
             warnings=list(warnings),
             composition_figure=gallery.add(plot_composition(particle), "composition", "Composition, averaged along b."),
-            strain_figure=strains and gallery.add(plot_strains(strains.seen), "strain", "Strains, averaged along b."),
+            strain_figure=elasticity
+            and gallery.add(plot_strains(elasticity.projection), "strain", "Strains, averaged along b."),
             history_figure=gallery.add_axes(plot_history(records), "history", "Free energies against time."),
-            finding_table=finding_table(strains) if strains else None,
+            finding_table=finding_table(elasticity) if elasticity else None,
             run_table=run_table(records),
             provenance=[tables.input_table(inputs), tables.option_table(settings), tables.version_table()],
         )
@@ -142,14 +143,14 @@ def write_report(
 @rc_context(STYLE)
 def plot_composition(particle: Particle) -> Figure:
     """Composition averaged along b, and in the middle plane."""
-    grid = _Grid(particle.mean.shape, particle.spacing_nm[[0, 2]], rows=1, columns=2)
-    pictures = (particle.mean, "averaged along $b$"), (particle.middle, "middle plane")
+    grid = _Grid(particle.mean_composition.shape, particle.spacing_nm[[0, 2]], rows=1, columns=2)
+    pictures = (particle.mean_composition, "averaged along $b$"), (particle.middle_composition, "middle plane")
     for column, (field, title) in enumerate(pictures):
         image = grid.show(0, column, field, COMPOSITION, (0.0, 1.0))
         grid.title(column, title)
     grid.row_label(0, "Li fraction $X$")
     grid.scale()
-    grid.bar(image, particle.mean, 0)
+    grid.bar(image, particle.mean_composition, 0)
     return grid.sheet.figure
 
 
@@ -187,25 +188,25 @@ def plot_history(records: Sequence[StepRecord], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def finding_table(strains: Strains) -> Table:
+def finding_table(elasticity: Elasticity) -> Table:
     """Strains, stress at the voids, and the orientation of the phase boundaries."""
-    seen = strains.seen
+    seen = elasticity.projection
 
     def largest(field: Float) -> str:
         return f"{100 * np.nanmax(np.abs(field)):.3f} %"
 
     tensor = _TENSOR[IN_PLANE]
-    misfit = strains.eigenstrain(np.array(0.0)) - strains.eigenstrain(np.array(1.0))
-    thin = softest_angle(plane_stress(strains.stiffness_GPa), misfit[IN_PLANE])
-    thick = softest_angle(strains.stiffness_GPa, misfit)
+    misfit = elasticity.eigenstrain(np.array(0.0)) - elasticity.eigenstrain(np.array(1.0))
+    thin = softest_angle(plane_stress(elasticity.stiffness_GPa), misfit[IN_PLANE])
+    thick = softest_angle(elasticity.stiffness_GPa, misfit)
     rows = [
         ["Largest coherency strain, averaged along b", largest(seen.coherency * tensor)],
         ["Largest residual strain, averaged along b", largest(seen.residual * tensor)],
-        ["Largest coherency strain of a voxel", f"{100 * strains.largest:.3f} %"],
+        ["Largest coherency strain of a voxel", f"{100 * elasticity.largest_strain:.3f} %"],
     ]
-    if strains.tension_GPa is not None:
-        rows.append(["Largest tension at a void's surface", f"{strains.tension_GPa:.3f} GPa"])
-        rows.append(["Largest pressure at a void's surface", f"{strains.pressure_GPa:.3f} GPa"])
+    if elasticity.void_tension_GPa is not None:
+        rows.append(["Largest tension at a void's surface", f"{elasticity.void_tension_GPa:.3f} GPa"])
+        rows.append(["Largest pressure at a void's surface", f"{elasticity.void_pressure_GPa:.3f} GPa"])
     spread = np.nanmax(seen.composition) - np.nanmin(seen.composition)
     if np.isfinite(seen.boundary_angle) and spread > 0.5:
         rows.append(["Normal of the phase boundaries, from a", f"{seen.boundary_angle:.1f}°"])

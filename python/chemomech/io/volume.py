@@ -1,4 +1,4 @@
-"""Three-dimensional arrays from files: segmented tomograms and compositions, axes a, b, c."""
+"""Three-dimensional arrays from files, a part at a time: segmented tomograms, compositions; axes a, b, c."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,24 +9,39 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from chemomech.arrays import Float
 from chemomech.errors import InputError
 from chemomech.mechanics.box import Box
 
 
-@contextmanager
-def open_volume(path: Path, dataset: str | None) -> Iterator["Volume"]:
-    """A stack of images (TIFF), a dataset of an HDF5 file, or a NumPy array, of which parts can be read.
-
-    >>> with open_volume(path, None) as volume:
-    ...     solid = volume[box.window] != 0
+def volume_shape(path: Path, dataset: str | None) -> tuple[int, int, int]:
+    """Of a stack of images (TIFF), a dataset of an HDF5 file, or a NumPy array.
 
     Raises
     ------
     InputError : a file or dataset that cannot be read, or is not three-dimensional.
     """
+    with _opened(path, dataset) as volume:
+        nx, ny, nz = volume.shape
+        return nx, ny, nz
+
+
+def read_volume(path: Path, dataset: str | None, box: Box) -> npt.NDArray[Any]:
+    """What a volume has for the cells of a box (nx, ny, nz).
+
+    Raises
+    ------
+    InputError : as of `volume_shape`, or it is not of the box's grid.
+    """
+    with _opened(path, dataset) as volume:
+        if tuple(volume.shape) != box.whole.cells:
+            raise InputError(f"{path}: must have shape {box.whole.cells}, one value a voxel, got {volume.shape}")
+        return np.asarray(volume[box.window])
+
+
+@contextmanager
+def _opened(path: Path, dataset: str | None) -> Iterator["_Volume"]:
     kind = path.suffix.lower()
-    volume: Volume
+    volume: _Volume
     try:
         if kind == ".npy":
             volume = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -50,17 +65,7 @@ def open_volume(path: Path, dataset: str | None) -> Iterator["Volume"]:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def read_composition(path: Path, dataset: str | None, box: Box) -> Float:
-    """Compositions of the cells of a box."""
-    with open_volume(path, dataset) as volume:
-        if tuple(volume.shape) != box.whole.cells:
-            raise InputError(
-                f"{path}: the composition must have shape {box.whole.cells}, one value a voxel, got {volume.shape}"
-            )
-        return np.asarray(volume[box.window], dtype=float)
-
-
-class Volume(Protocol):
+class _Volume(Protocol):
     """What can be read in parts."""
 
     @property
@@ -99,6 +104,6 @@ def _tiff(path: Path) -> Iterator[_Images]:
         raise InputError(f"{path}: is not a TIFF file ({error})") from error
 
 
-def _require_three_axes(path: Path, volume: Volume) -> None:
+def _require_three_axes(path: Path, volume: _Volume) -> None:
     if len(volume.shape) != 3:
         raise InputError(f"{path}: must have three axes (a, b, c), got shape {volume.shape}")
