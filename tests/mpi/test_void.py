@@ -136,10 +136,9 @@ def test_bad_input_is_one_line(tmp_path, change, message):
 def test_an_error_on_one_rank_ends_all(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(CONFIG.replace("END", "10"))
-    begin = time.monotonic()
-    code, _, err = run(3, PROGRAM, "fail", path, tmp_path / "out", seconds=30)
+    code, _, err = run(3, PROGRAM, "fail", path, tmp_path / "out", seconds=60)
     assert code == 2
-    assert time.monotonic() - begin < 10
+    assert time.time() - (tmp_path / "out" / "failed").stat().st_mtime < 10
     assert [line for line in messages(err) if "a bug" in line] == messages(err)[-1:]
 
 
