@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 #: The one that belongs to this Python's MPI comes first.
@@ -34,7 +34,9 @@ def finish(process, seconds):
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        # The launcher's proxies leave its process group.
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
         process.communicate()
         pytest.fail(f"{' '.join(process.args)} did not end within {seconds} s")
     return process.returncode, out, err
