@@ -291,9 +291,11 @@ def time_left(past: Sequence[tuple[float, float]]) -> float | None:
 
 
 def _gradient_norm(arrows: Sequence[Arrow], free: Bool) -> float:
-    """Of half the objective, over the parameters that may move."""
-    shared = np.sum([arrow.gradient_g for arrow in arrows], axis=0)[free]
-    return float(np.linalg.norm(np.concatenate([shared, *(arrow.gradient_l for arrow in arrows)])))
+    """Of half the objective, over the parameters that may move, each in its standard error with the others held."""
+    gradient = np.sum([arrow.gradient_g for arrow in arrows], axis=0)[free]
+    curvature = np.sum([np.diag(arrow.gram_gg) for arrow in arrows], axis=0)[free]
+    parts = [gradient / np.sqrt(curvature), *(arrow.gradient_l / np.sqrt(np.diag(arrow.gram_ll)) for arrow in arrows)]
+    return float(np.linalg.norm(np.concatenate(parts)))
 
 
 def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[Float]) -> float:

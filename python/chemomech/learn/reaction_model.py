@@ -53,7 +53,7 @@ _TOLERANCE = 1e-4
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
 #: Parameters that make the reaction harder to follow than this are no candidates.
-_MOST_STEPS = 2000
+_MOST_STEPS, _MOST_STEPS_A_FRAME = 2000, 200
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
@@ -445,7 +445,7 @@ class Problem:
             edge=half.edge,
             coherency=model.coherency,
             tolerance=_TOLERANCE,
-            most_steps=_MOST_STEPS,
+            most_steps=min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1)),
             derivatives=derivatives,
         )
 
