@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 #: Relative decrease that ends this search: it only has to lead into the valley.
 _PIECE_DECREASE = 5e-3
-#: The same for ln k and initial fields under held laws, which will move.
-_HELD_DECREASE = 0.02
 #: rho_2 of the search, and what it may become.
 _START_RHO = 0.02
 _RHO_RANGE = (1e-4, 10.0)
@@ -173,14 +171,11 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     rough = minimise(
         pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films", unfinished=kept
     )
-    coarse = problem(build_models(video, coarse=True), _START_RHO)
-    start = joined(pieces, coarse, rough.parameters)
+    start = joined(pieces, problem(build_models(video, coarse=True), _START_RHO), rough.parameters)
     start = replace(start, shared=np.concatenate([np.zeros(n_mu), start.shared[n_mu:]]))
-    # Parameters mean the same on all cells; coarse ones lead close to the minimum at a third of the cost.
-    held, led = "whole films, laws held", "whole films, coarse cells"
-    found = minimise(coarse, start, free=none, least_decrease=_HELD_DECREASE, what=held, unfinished=kept)
-    found = minimise(coarse, found.parameters, least_decrease=_PIECE_DECREASE, what=led, unfinished=kept)
     whole = problem(build_models(video), _START_RHO)
+    held = "whole films, laws held"
+    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
     found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films", unfinished=kept)
     validation = None
     if settings.rho_2 == "k-fold":
