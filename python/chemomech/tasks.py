@@ -8,7 +8,8 @@ import io
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from chemomech import __version__
+from chemomech._core import build_info
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 #: What an item may fail of while the others are none the worse; anything else is a bug and ends the job.
 EXPECTED = (InputError, ConvergenceError, MemoryError, np.linalg.LinAlgError)
@@ -56,6 +59,40 @@ def one_by_one(
             results.append(attempt(function, item))
             advance()
     return results
+
+
+class TasksOn(Protocol):
+    """Tasks of many rounds on one large value, which other processes are sent once."""
+
+    def __call__(
+        self,
+        description: str,
+        function: Callable[[Value, Item], Result],
+        value: Value,
+        items: Sequence[Item],
+        cost: Callable[[Item], float],
+    ) -> Generator[Result | Exception, None, None]:
+        """Yield what `Tasks` gives of function(value, item); closed early, what has not begun is left out."""
+
+
+def in_threads(
+    description: str,
+    function: Callable[[Value, Item], Result],
+    value: Value,
+    items: Sequence[Item],
+    cost: Callable[[Item], float],
+) -> Generator[Result | Exception, None, None]:
+    """`TasksOn` in this process, in the order of the items; the caller sees to the threads of the BLAS."""
+    with ThreadPoolExecutor(build_info()["threads"]) as pool:
+        futures = [pool.submit(function, value, item) for item in items]
+        try:
+            for future in futures:
+                try:
+                    yield future.result()
+                except EXPECTED as error:
+                    yield error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
@@ -103,11 +140,35 @@ class _Remembered(Generic[Item, Result]):
         except (EOFError, pickle.UnpicklingError):
             path.unlink()  # a power cut can leave a file that was never filled
         result = self.function(item)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            pickle.dump(result, file, protocol=5)
-        os.replace(file.name, path)
+        _write(path, result)
         return result
+
+
+class Unfinished:
+    """Values by name that a job keeps in a folder, and finds there when it is started again with the same work.
+
+    Parameters
+    ----------
+    work : picklable, all that the values depend on; other work, or another version of the program, has its own values.
+    """
+
+    def __init__(self, folder: Path, work: Any) -> None:
+        self._folder = folder
+        self._work = hashlib.sha256(pickle.dumps((__version__, work), protocol=5)).hexdigest()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / hashlib.sha256(f"{self._work} {name}".encode()).hexdigest()
+
+    def find(self, name: str) -> Any:
+        """The value last kept under a name, or None."""
+        try:
+            return _read(self._path(name))
+        except (FileNotFoundError, EOFError, pickle.UnpicklingError):
+            return None  # a power cut can leave a file that was never filled
+
+    def keep(self, name: str, value: Any) -> None:
+        """Replace the value of a name in one step."""
+        _write(self._path(name), value)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -122,6 +183,13 @@ class _Unpickler(pickle.Unpickler):
             if isinstance(found, type) and found.__module__ == module:
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a result")
+
+
+def _write(path: Path, result: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        pickle.dump(result, file, protocol=5)
+    os.replace(file.name, path)
 
 
 def _read(path: Path) -> Any:

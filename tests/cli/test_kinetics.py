@@ -1,6 +1,8 @@
 """`chemomech kinetics` from file to result, and what it says to files it cannot use."""
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -46,6 +48,28 @@ def test_leaves_the_promised_files(video, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "Exchange current" in page
     assert page.count("<img") >= 8
+
+
+def test_a_killed_run_goes_on_to_the_same_result(video, tmp_path):
+    """Killed after its second accepted step, it does not take the first one again; `other` was never killed."""
+    out, other = tmp_path / "out", tmp_path / "other"
+
+    def start(folder):
+        command = [sys.executable, "-m", "chemomech", "kinetics", video, "-o", folder]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    killed = start(out)
+    for line in killed.stderr:
+        if "step 2:" in line:
+            killed.kill()
+            break
+    killed.communicate(timeout=10)
+    assert list((out / ".unfinished").iterdir())
+    logs = [start(folder).communicate(timeout=120)[1] for folder in (out, other)]
+    assert "step 1:" in logs[1].split("whole films")[0]
+    assert "step 1:" not in logs[0].split("whole films")[0]
+    assert (out / "result.json").read_bytes() == (other / "result.json").read_bytes()
+    assert not (out / ".unfinished").exists()
 
 
 def test_bad_input_is_one_line(video, tmp_path, capsys):

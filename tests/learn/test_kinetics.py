@@ -7,7 +7,7 @@ import pytest
 from scipy import linalg
 
 from chemomech.io.video import read_video
-from chemomech.learn.arrow import Arrow, Minimum, Parameters, minimise, solve_arrow
+from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow, time_left
 from chemomech.learn.kinetics import learn_kinetics, most_likely_rho
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
@@ -21,6 +21,7 @@ from chemomech.learn.reaction_model import (
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
 from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
+from chemomech.tasks import Unfinished
 from videos import BINODAL, LAW, write_video
 
 
@@ -90,6 +91,59 @@ def test_size_and_length_of_a_hidden_field_are_found():
     deviation, length = most_likely_field(noisy, [covariance_spectra(position)] * 10, 0.07)
     assert 0.04 < deviation < 0.065
     assert length in (1.5, 2.0, 3.0)
+
+
+class Valley:
+    """Rosenbrock's: half the sum of (10 (y - x^2))^2 and (1 - x)^2, x shared, y local; `systems` may be taken."""
+
+    n_shared = 1
+
+    def __init__(self, systems=1000):
+        self.left = systems
+
+    def residual(self, parameters):
+        x, y = parameters.shared[0], parameters.local[0][0]
+        return 100 * np.array([10 * (y - x**2), 1 - x]), 100 * np.array([[-20 * x, 10], [-1, 0]])
+
+    def objective(self, parameters, below=np.inf):
+        return float(np.sum(self.residual(parameters)[0] ** 2) / 2)
+
+    def system(self, parameters):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        residual, jacobian = self.residual(parameters)
+        gram, slope = jacobian.T @ jacobian, jacobian.T @ residual
+        return self.objective(parameters), [Arrow(gram[:1, :1], gram[:1, 1:], gram[1:, 1:], slope[:1], slope[1:])]
+
+    def turned(self, parameters, arrows):
+        residual, jacobian = self.residual(parameters)
+        slope = jacobian.T @ residual
+        return self.objective(parameters), [replace(arrows[0], gradient_g=slope[:1], gradient_l=slope[1:])]
+
+
+@pytest.mark.parametrize("systems", [1, 3, 5])
+def test_an_interrupted_search_goes_on_to_the_same_minimum(systems, tmp_path):
+    """To the bit, chord steps and damping included; under other work nothing is found again."""
+    start = Parameters(np.array([-1.2]), (np.array([1.0]),))
+    whole = minimise(Valley(), start)
+    assert whole.reason == CONVERGED
+    assert whole.parameters.shared[0] == pytest.approx(1, abs=0.05)  # a hundredth is one standard error
+    kept = Unfinished(tmp_path, "work")
+    with pytest.raises(KeyboardInterrupt):
+        minimise(Valley(systems), start, unfinished=kept, what="valley")
+    assert Unfinished(tmp_path, "other work").find("valley") is None
+    resumed = minimise(Valley(), start, unfinished=kept, what="valley")
+    assert resumed.parameters.shared.tobytes() == whole.parameters.shared.tobytes()
+    assert resumed.schur.tobytes() == whole.schur.tobytes()
+    assert (resumed.objective, resumed.iterations, resumed.reason) == (whole.objective, whole.iterations, CONVERGED)
+    minimise(Valley(0), start, unfinished=kept, what="valley")  # one that has ended evaluates nothing more
+
+
+def test_time_left():
+    """Where what must reach zero has fallen by 3 in 30 s, the 2 left take 20; where it has not, nothing is known."""
+    assert time_left([(0.0, 5.0), (20.0, 6.0), (30.0, 2.0)]) == pytest.approx(20)
+    assert time_left([(0.0, 5.0), (20.0, 6.0)]) is None
 
 
 def test_arrow_solution_is_that_of_the_dense_system(problem):

@@ -40,6 +40,20 @@ def share(folder):
     np.save(folder / "results.npy", np.concatenate([result for i, result in enumerate(results) if i != 3]))
 
 
+def times(value, item):
+    return value[0] * item
+
+
+def share_values(folder):
+    """Tasks on a value are done on the value given, also after another and between others."""
+    on = launch.tasks_on()
+    first, second = np.arange(3.0), np.arange(3.0) + 5
+    for value in (first, first, second, first):
+        results = list(on("products", times, value, range(20), float))
+        assert results == [value[0] * item for item in range(20)]
+        assert launch.tasks()("numbers", abs, range(-5, 0), float) == [5, 4, 3, 2, 1]
+
+
 def count(item, folder):
     time.sleep(0.2)
     (folder / f"{item}.{time.time_ns()}").touch()

@@ -12,6 +12,7 @@ import pytest
 from chemomech.io.correlative import write_stack
 from chemomech.learn.twins import Noise, add_noise, make_particle
 from mpirun import finish, messages, needs_mpi, run, start
+from videos import write_video
 
 PROGRAM = Path(__file__).parent / "program.py"
 pytestmark = needs_mpi
@@ -30,6 +31,12 @@ def test_results_do_not_depend_on_the_number_of_ranks(tmp_path):
     assert len(set(results)) == 1
 
 
+def test_tasks_on_a_value(tmp_path):
+    for n in (1, 3):
+        code, _, err = program(n, "share_values", tmp_path)
+        assert code == 0, err
+
+
 def test_learning_gives_the_same_file_to_the_bit(tmp_path):
     particles = [add_noise(make_particle(f"P{i}", length_nm=900 + 200 * i, seed=i), Noise(), seed=i) for i in range(3)]
     write_stack(tmp_path / "maps.h5", particles)
@@ -44,6 +51,40 @@ def test_learning_gives_the_same_file_to_the_bit(tmp_path):
     with h5py.File(tmp_path / "1" / "result.h5") as a, h5py.File(tmp_path / "4" / "result.h5") as b:
         for key in ("residual_strain", "dislocation_density"):
             np.testing.assert_array_equal(a[f"particles/P2/{key}"], b[f"particles/P2/{key}"])
+
+
+def test_kinetics_give_the_same_files_to_the_bit(tmp_path):
+    """Whoever evaluated the films: threads of one process, or ranks."""
+    write_video(tmp_path / "video.h5", [(4, 5), (4, 4)], noise=0.05)
+    for n in (1, 2, 3):
+        code, _, err = run(
+            n, "-m", "chemomech", "kinetics", tmp_path / "video.h5", "-o", tmp_path / f"{n}", seconds=120
+        )
+        assert code == 0, err
+        assert err.count("report:") == 1
+    one, *others = [(tmp_path / f"{n}" / "result.json").read_bytes() for n in (1, 2, 3)]
+    assert all(other == one for other in others)
+    with h5py.File(tmp_path / "1" / "result.h5") as a, h5py.File(tmp_path / "3" / "result.h5") as b:
+        for key in ("log_k", "half_cycles/1/li_fraction"):
+            np.testing.assert_array_equal(a[f"particles/P2/{key}"], b[f"particles/P2/{key}"])
+
+
+def test_kinetics_killed_on_ranks_go_on_with_others(tmp_path):
+    """Two ranks, then one: the search goes on where it was, to the result of a run that nobody killed."""
+    write_video(tmp_path / "video.h5", [(4, 5), (4, 4)], noise=0.05)
+    arguments = ("-m", "chemomech", "kinetics", tmp_path / "video.h5", "-o")
+    process = start(2, *arguments, tmp_path / "out")
+    while not list((tmp_path / "out").glob(".unfinished/*")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process, 10)
+    time.sleep(1.0)  # the launcher's other half takes a moment to end the ranks
+    for n, name in ((1, "out"), (3, "whole")):
+        code, _, err = run(n, *arguments, tmp_path / name, seconds=120)
+        assert code == 0, err
+        assert ("pieces of films, step 1:" in err) == (name == "whole")
+    assert (tmp_path / "out" / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
 
 
 def test_a_killed_run_is_resumed(tmp_path):

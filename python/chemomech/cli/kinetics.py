@@ -19,22 +19,27 @@ def kinetics(
         bool, typer.Option("--skip-bad", help="Leave out particles and half-cycles that cannot be used.")
     ] = False,
 ) -> None:
-    """Learn reaction kinetics from videos of the lithium fraction.
+    """Learn reaction kinetics from videos of the lithium fraction; under mpiexec, on many processes.
 
+    A run that is killed leaves its search in OUT/.unfinished, one on many processes also when it is told to end; the
+    next with the same video and settings goes on from there.
     Leaves result.json, result.h5, report.html and videos/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
+    from chemomech.cli.unfinished import until_finished
     from chemomech.io.files import output_folder
     from chemomech.io.kinetics import read_settings, write_result
     from chemomech.io.video import read_video
     from chemomech.learn.kinetics import learn_kinetics
+    from chemomech.parallel.launch import ranks, tasks_on
     from chemomech.report.kinetics import write_report
     from chemomech.report.kinetics_video import write_videos
 
-    with output_folder(output) as folder:
+    unfinished = output / ".unfinished"
+    with output_folder(output) as folder, until_finished(unfinished, through_signals=ranks() is not None):
         settings = read_settings(config) if config else None
         films = read_video(video, skip_bad=skip_bad)
-        result = learn_kinetics(films, settings)
+        result = learn_kinetics(films, settings, tasks=tasks_on(), unfinished=unfinished)
         write_result(folder, result)
         write_report(folder, result, inputs=[video])
         write_videos(folder, result)

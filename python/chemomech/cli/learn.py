@@ -1,15 +1,12 @@
 """`chemomech learn`: the composition-eigenstrain law from aligned maps."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chemomech.errors import ConvergenceError, InputError
+from chemomech.errors import InputError
 from chemomech.units import SQUARE_UM
 
 if TYPE_CHECKING:
@@ -40,6 +37,7 @@ def learn(
     Leaves result.json, result.h5, report.html and figures/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
+    from chemomech.cli.unfinished import until_finished
     from chemomech.io.correlative import read_stack
     from chemomech.io.eigenstrain import write_result
     from chemomech.io.files import output_folder
@@ -49,7 +47,7 @@ def learn(
     from chemomech.tasks import remembered
 
     unfinished = output / ".unfinished"
-    with output_folder(output) as folder, _until_finished(unfinished, through_signals=ranks() is not None):
+    with output_folder(output) as folder, until_finished(unfinished, through_signals=ranks() is not None):
         particles = read_stack(maps)
         result = learn_eigenstrain(
             particles,
@@ -66,21 +64,6 @@ def learn(
             options["test"] = ", ".join(test)
         write_report(folder, result, inputs=[maps], options=options, tasks=tasks())
     summarise(result, output)
-
-
-@contextmanager
-def _until_finished(folder: Path, *, through_signals: bool) -> Iterator[None]:
-    """Remove a folder when the work is done, or when doing it again would fail again."""
-    try:
-        yield
-    except (InputError, ConvergenceError):
-        rmtree(folder, ignore_errors=True)
-        raise
-    except SystemExit:
-        if not through_signals:
-            rmtree(folder, ignore_errors=True)
-        raise
-    rmtree(folder, ignore_errors=True)
 
 
 def summarise(result: "EigenstrainResult", output: Path) -> None:

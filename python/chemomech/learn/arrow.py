@@ -5,15 +5,18 @@ are eliminated particle by particle (Schur complement), and leave a small dense 
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from scipy import linalg
 
 from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
+from chemomech.progress import progress_in_time
+from chemomech.tasks import Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ _FIRST_DAMPING, _FIRST_GROWTH = 0.03, 2.0
 _LEAST_GAIN = 1e-3
 #: Share above which the quadratic model is good enough to be kept, and for how many steps.
 _GOOD_GAIN, _MOST_AGE = 0.5, 3
+#: Accepted steps by which the time left is judged.
+_OUTLOOK = 4
+_SECONDS_A_MINUTE = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +125,26 @@ class Minimum:
     schur: Float
 
 
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """A search after an accepted step: all that the next steps depend on.
+
+    Attributes
+    ----------
+    value : half the objective.
+    age : steps for which the matrices of the arrows have been kept.
+    reason : why the search ended; empty while it goes on.
+    """
+
+    parameters: Parameters
+    value: float
+    arrows: list[Arrow]
+    damping: float
+    iteration: int
+    age: int
+    reason: str = ""
+
+
 def minimise(
     problem: Objective,
     start: Parameters,
@@ -126,6 +152,7 @@ def minimise(
     free: Bool | None = None,
     least_decrease: float = 0.0,
     what: str = "",
+    unfinished: Unfinished | None = None,
 ) -> Minimum:
     """Gauss-Newton with Marquardt's damping, raised and lowered by the gain (Nielsen 1999).
 
@@ -137,18 +164,46 @@ def minimise(
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
     what : what is fitted, to log every iteration under this name; silent without.
+    unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """
     free = np.ones(problem.n_shared, dtype=bool) if free is None else free
-    parameters, damping, growth = start, _FIRST_DAMPING, _FIRST_GROWTH
-    reason, iteration, age = "iteration limit", 0, 0
-    value, arrows = problem.system(parameters)
+    kept = unfinished.find(what) if unfinished else None
+    at = kept or Iterate(start, *problem.system(start), _FIRST_DAMPING, 0, 0)
+    if not at.reason:
+        with _Outlook(what) as outlook:
+            at = _search(problem, at, free, least_decrease, outlook, unfinished)
+    _, _, schur = solve_arrow(at.arrows, 0.0, free)
+    return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, schur)
+
+
+def _search(
+    problem: Objective,
+    at: Iterate,
+    free: Bool,
+    least_decrease: float,
+    outlook: "_Outlook",
+    unfinished: Unfinished | None,
+) -> Iterate:
+    """The last iterate, with matrices of its own."""
+    parameters, value, arrows, damping, iteration, age = (
+        at.parameters, at.value, at.arrows, at.damping, at.iteration, at.age,
+    )  # fmt: skip
+    growth, reason = _FIRST_GROWTH, "iteration limit"
+
+    def keep(reason: str = "") -> Iterate:
+        at = Iterate(parameters, value, arrows, damping, iteration, age, reason)
+        if unfinished:
+            unfinished.keep(outlook.what, at)
+        return at
+
     while iteration < _MOST_ITERATIONS:
         shared, local, _ = solve_arrow(arrows, damping, free)
         expected = _expected_decrease(arrows, shared, local)
         trial = Parameters(
             parameters.shared + shared, tuple(a + b for a, b in zip(parameters.local, local, strict=True))
         )
-        small = expected < max(_LEAST_DECREASE, least_decrease * value)
+        least = max(_LEAST_DECREASE, least_decrease * value)
+        small = expected < least
         gain = -np.inf if small else (value - problem.objective(trial, below=value)) / expected
         if gain > _LEAST_GAIN:
             try:
@@ -165,8 +220,9 @@ def minimise(
             parameters = trial
             damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
             growth = _FIRST_GROWTH
-            if what:
-                log.info("%s, step %d: misfit %.4g, expected decrease %.2g", what, iteration, 2 * value, expected)
+            keep()
+            step = np.linalg.norm(np.concatenate([shared, *local]))
+            outlook.show(iteration, value, float(step), _gradient_norm(arrows, free), expected, least)
         elif age > 0:
             value, arrows = problem.system(parameters)
             age = 0
@@ -179,8 +235,67 @@ def minimise(
             growth *= 2
     if age > 0:
         value, arrows = problem.system(parameters)
-    _, _, schur = solve_arrow(arrows, 0.0, free)
-    return Minimum(parameters, value, reason, iteration, arrows, schur)
+    return keep(reason)
+
+
+class _Outlook:
+    """Shows where a search stands, and when it may end if the expected decrease goes on falling as it did.
+
+    Parameters
+    ----------
+    what : what is fitted; silent without.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._bar = progress_in_time(what) if what else None
+        self._past: list[tuple[float, float]] = []
+
+    def __enter__(self) -> Self:
+        self._advance = self._bar.__enter__() if self._bar else None
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar:
+            self._bar.__exit__(*error)
+
+    def show(self, iteration: int, value: float, step: float, gradient: float, expected: float, least: float) -> None:
+        """After an accepted step that was expected to lower half the objective; the search ends below `least`."""
+        if self._advance is None:
+            return
+        now = time.monotonic()
+        self._past.append((now, float(np.log(max(expected / least, 1.0)))))
+        text = f"misfit {2 * value:.4g}, step {step:.2g}, gradient {gradient:.2g}"
+        left = time_left(self._past[-_OUTLOOK:])
+        when = "time left unknown" if left is None else f"about {max(round(left / _SECONDS_A_MINUTE), 1)} min left"
+        log.info(
+            "%s, step %d: %s, expected decrease %.2g (ends below %.2g), %s",
+            self.what, iteration, text, expected, least, when,
+        )  # fmt: skip
+        first = self._past[0][1]
+        self._advance(1 - self._past[-1][1] / first if 0 < self._past[-1][1] < first else 0.0, text)
+
+
+def time_left(past: Sequence[tuple[float, float]]) -> float | None:
+    """Seconds until a quantity that falls reaches zero at its mean rate so far; None where it does not fall.
+
+    Parameters
+    ----------
+    past : (seconds, quantity), the newest last.
+
+    >>> time_left([(0.0, 6.0), (10.0, 4.0)])
+    20.0
+    """
+    (begin, high), (now, low) = past[0], past[-1]
+    return low * (now - begin) / (high - low) if high > low else None
+
+
+def _gradient_norm(arrows: Sequence[Arrow], free: Bool) -> float:
+    """Of half the objective, over the parameters that may move, each in its standard error with the others held."""
+    gradient = np.sum([arrow.gradient_g for arrow in arrows], axis=0)[free]
+    curvature = np.sum([np.diag(arrow.gram_gg) for arrow in arrows], axis=0)[free]
+    parts = [gradient / np.sqrt(curvature), *(arrow.gradient_l / np.sqrt(np.diag(arrow.gram_ll)) for arrow in arrows)]
+    return float(np.linalg.norm(np.concatenate(parts)))
 
 
 def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[Float]) -> float:

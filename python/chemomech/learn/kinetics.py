@@ -10,6 +10,7 @@ with the unknowns of `reaction_model`, found by the Gauss-Newton method of `arro
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from chemomech.learn.posterior import PosteriorSamples, sample_posterior
 from chemomech.learn.reaction_model import ParticleModel, Problem, build_models, joined, law_basis, starting_parameters
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
+from chemomech.tasks import TasksOn, Unfinished, in_threads
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +124,23 @@ class KineticsResult:
     warnings: list[str]
 
 
-def learn_kinetics(video: ReactionVideo, settings: KineticsSettings | None = None) -> KineticsResult:
+def learn_kinetics(
+    video: ReactionVideo,
+    settings: KineticsSettings | None = None,
+    *,
+    tasks: TasksOn = in_threads,
+    unfinished: Path | None = None,
+) -> KineticsResult:
     """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
 
     The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, ln k and the initial fields
     marginalised, widened by the misfit where that is larger than the noise.
+
+    Parameters
+    ----------
+    tasks : who evaluates the films; `parallel.launch.tasks_on` knows of many processes.
+    unfinished : folder in which the search is kept, step by step, and goes on from there when the same video and
+        settings come again.
 
     Raises
     ------
@@ -136,31 +150,36 @@ def learn_kinetics(video: ReactionVideo, settings: KineticsSettings | None = Non
     >>> result.law.exchange_current(np.array([0.5]))
     array([12.7])
     """
+    settings = settings or KineticsSettings()
+    kept = Unfinished(unfinished, (video, settings)) if unfinished else None
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
-        return _learn(video, settings or KineticsSettings())
+        return _learn(video, settings, tasks, kept)
 
 
-def _learn(video: ReactionVideo, settings: KineticsSettings) -> KineticsResult:
+def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     basis = law_basis(video.binodal, video.alpha)
 
     def problem(models: Sequence[ParticleModel], rho: float) -> Problem:
         every = [[True] * len(model.films) for model in models]
-        return Problem(models, basis, video.gradient_nm2, video.noise, rho, every)
+        return Problem(models, basis, video.gradient_nm2, video.noise, rho, every, tasks)
 
     # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h explains: of what they say,
     # ln j0 and ln k are kept, and mu_h is that of the regular solution again.
     none, n_mu = np.zeros(basis.size, dtype=bool), basis.mu_modes.shape[1]
     pieces = problem(build_models(video, pieces=True, coarse=True), _START_RHO)
-    rough = minimise(pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films")
+    rough = minimise(
+        pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films", unfinished=kept
+    )
     start = joined(pieces, problem(build_models(video, coarse=True), _START_RHO), rough.parameters)
     start = replace(start, shared=np.concatenate([np.zeros(n_mu), start.shared[n_mu:]]))
     whole = problem(build_models(video), _START_RHO)
-    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what="whole films, laws held")
-    found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films")
+    held = "whole films, laws held"
+    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
+    found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films", unfinished=kept)
     validation = None
     if settings.rho_2 == "k-fold":
-        validation = cross_validate(whole, found)
+        validation = cross_validate(whole, found, unfinished=kept)
         if validation is None:
             raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
         rho = validation.chosen
@@ -168,7 +187,8 @@ def _learn(video: ReactionVideo, settings: KineticsSettings) -> KineticsResult:
         rho = most_likely_rho(whole, found) if settings.rho_2 == "evidence" else float(settings.rho_2)
     if abs(np.log(rho / whole.rho)) > _SETTLED_RHO:
         whole = replace(whole, rho=rho)
-        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="chosen rho_2")
+        again = "chosen rho_2"
+        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what=again, unfinished=kept)
     draws = settings.posterior_samples
     posterior = sample_posterior(whole, found, draws=draws) if draws else None
     return _result(video, whole, found, validation, posterior)

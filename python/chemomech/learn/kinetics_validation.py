@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import linalg
@@ -10,6 +11,7 @@ from scipy import linalg
 from chemomech.arrays import Float
 from chemomech.learn.arrow import Minimum, Parameters, minimise
 from chemomech.learn.reaction_model import Problem
+from chemomech.tasks import Unfinished, in_threads
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class CrossValidation:
         return found
 
 
-def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID) -> CrossValidation | None:
+def cross_validate(
+    problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID, unfinished: Unfinished | None = None
+) -> CrossValidation | None:
     """Leave out each half-cycle of each particle in turn and fit ln k to the others, the laws and initial fields held
     as found (the second of Zhao's ways, Methods, Cross-validation); None where no particle has two half-cycles.
 
@@ -75,20 +79,14 @@ def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO
         for model in problem.models
         if len(model.films) > 1
     }
-    held = np.zeros(problem.n_shared, dtype=bool)
-    for j, (index, film) in enumerate(folds):
-        model = problem.models[index]
-        used = [each != film for each in range(len(model.films))]
-        start = Parameters(found.parameters.shared, (found.parameters.local[index],))
-        for i, rho in enumerate(rhos):
-            own = replace(problem, models=[model], rho=rho, used=[used])
-            fitted = minimise(own, start, free=held, least_decrease=_FOLD_DECREASE).parameters
-            start = fitted
-            log_k[model.particle.name][i, film] = model.log_k_modes @ model.split(fitted.local[0])[0]
-            squares = [float(np.mean(own.misfit(0, each, fitted) ** 2)) for each in range(len(model.films))]
-            left_out[i, j] = squares[film]
-            training[i, j] = np.mean([square for square, taken in zip(squares, used, strict=True) if taken])
-        log.info("left out %s, half-cycle %s", model.particle.name, model.films[film].half_cycle.name)
+    fit = partial(_fold, parameters=found.parameters, rhos=rhos, unfinished=unfinished)
+    fitted = problem.tasks("folds", fit, problem, folds, lambda fold: problem.models[fold[0]].mesh.n_cells)
+    for j, ((index, film), fold) in enumerate(zip(folds, fitted, strict=True)):
+        if isinstance(fold, Exception):
+            raise fold
+        name = problem.models[index].particle.name
+        left_out[:, j], training[:, j], log_k[name][:, film] = fold
+        log.info("left out %s, half-cycle %s", name, problem.models[index].films[film].half_cycle.name)
     error = left_out.mean(axis=1)
     difference = left_out - left_out[int(error.argmin())]
     return CrossValidation(
@@ -98,6 +96,36 @@ def cross_validate(problem: Problem, found: Minimum, rhos: Sequence[float] = RHO
         training=training.mean(axis=1),
         log_k=log_k,
     )
+
+
+def _fold(
+    problem: Problem,
+    fold: tuple[int, int],
+    *,
+    parameters: Parameters,
+    rhos: Sequence[float],
+    unfinished: Unfinished | None,
+) -> tuple[Float, Float, Float]:
+    """Squared errors of the half-cycle left out and of the others (n,), and maps of ln k (n, n_pixels)."""
+    kept = unfinished.find(f"fold {fold}") if unfinished else None
+    if kept:
+        return kept  # type: ignore[no-any-return]
+    index, film = fold
+    model = problem.models[index]
+    used = [each != film for each in range(len(model.films))]
+    held = np.zeros(problem.n_shared, dtype=bool)
+    fitted = Parameters(parameters.shared, (parameters.local[index],))
+    left_out, training, log_k = np.zeros(len(rhos)), np.zeros(len(rhos)), np.zeros((len(rhos), len(model.log_k_modes)))
+    for i, rho in enumerate(rhos):
+        own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_threads)
+        fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
+        log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
+        squares = [float(np.mean(own.misfit(0, each, fitted) ** 2)) for each in range(len(model.films))]
+        left_out[i] = squares[film]
+        training[i] = np.mean([square for square, taken in zip(squares, used, strict=True) if taken])
+    if unfinished:
+        unfinished.keep(f"fold {fold}", (left_out, training, log_k))
+    return left_out, training, log_k
 
 
 def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:

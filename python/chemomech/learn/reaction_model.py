@@ -8,16 +8,18 @@ likely ones given all first frames, and the first frame is data like the others.
 trajectory of the mean composition that the frames do not contradict.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import legendre
 from scipy import linalg, stats
 from scipy.special import expit, logit
 
-from chemomech._core import Trajectory, build_info
+from chemomech._core import Trajectory
 from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Parameters
@@ -25,6 +27,7 @@ from chemomech.learn.random_field import covariance_spectra, field_modes, most_l
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
 from chemomech.phasefield.reaction import CellMesh, HeldEdge, MeanRate, ReactionLaw, cell_mesh, react
+from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
@@ -50,7 +53,7 @@ _TOLERANCE = 1e-4
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
 #: Parameters that make the reaction harder to follow than this are no candidates.
-_MOST_STEPS = 2000
+_MOST_STEPS, _MOST_STEPS_A_FRAME = 2000, 200
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
@@ -283,6 +286,7 @@ class Problem:
     gradient_nm2, noise : of the video.
     rho : regularisation of ln k, variance of the noise over that of the coefficients Z.
     used : for each particle, which of its films are data.
+    tasks : who evaluates the films; sums are taken in their order, so that it makes no difference.
     """
 
     models: Sequence[ParticleModel]
@@ -291,6 +295,11 @@ class Problem:
     noise: float
     rho: float
     used: Sequence[Sequence[bool]]
+    tasks: TasksOn = in_threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is sent: there nobody else evaluates films for it."""
+        return self.__dict__ | {"tasks": in_threads}
 
     @property
     def n_shared(self) -> int:
@@ -309,15 +318,14 @@ class Problem:
     def objective(self, parameters: Parameters, below: float = np.inf) -> float:
         """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
         total = self._prior_sum(parameters)
-        with ThreadPoolExecutor(build_info()["threads"]) as pool:
-            for misfit in [pool.submit(self.misfit, *film, parameters) for film in self._films()]:
-                try:
-                    total += float(np.sum(misfit.result() ** 2)) / 2
-                except ConvergenceError:
-                    total = np.inf
-                if total > below:
-                    pool.shutdown(cancel_futures=True)
-                    return np.inf
+        try:
+            with closing(self._of_films("misfits", Problem._square, parameters)) as squares:
+                for _, square in squares:
+                    total += square / 2
+                    if total > below:
+                        return np.inf
+        except ConvergenceError:
+            return np.inf
         return total
 
     def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
@@ -334,18 +342,14 @@ class Problem:
             arrows.append(
                 Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
             )
-        films = self._films()
-        with ThreadPoolExecutor(build_info()["threads"]) as pool:
-            for (index, film), (misfit, gram, slope) in zip(
-                films, pool.map(lambda at: self._normal_equations(at[0], at[1], parameters), films), strict=True
-            ):
-                own, arrow = self.models[index].columns(film), arrows[index]
-                arrow.gram_gg[...] += gram[:n, :n]
-                arrow.gram_gl[:, own] += gram[:n, n:]
-                arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
-                arrow.gradient_g[...] += slope[:n]
-                arrow.gradient_l[own] += slope[n:]
-                total += misfit / 2
+        for (index, film), (square, gram, slope) in self._of_films("systems", Problem._normal_equations, parameters):
+            own, arrow = self.models[index].columns(film), arrows[index]
+            arrow.gram_gg[...] += gram[:n, :n]
+            arrow.gram_gl[:, own] += gram[:n, n:]
+            arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
+            arrow.gradient_g[...] += slope[:n]
+            arrow.gradient_l[own] += slope[n:]
+            total += square / 2
         return total, arrows
 
     def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
@@ -360,18 +364,36 @@ class Problem:
             replace(arrow, gradient_g=np.zeros(self.basis.size), gradient_l=self.prior(model) * local)
             for arrow, model, local in zip(arrows, self.models, parameters.local, strict=True)
         ]
-        films = self._films()
-        with ThreadPoolExecutor(build_info()["threads"]) as pool:
-            for (index, film), (misfit, slope) in zip(
-                films, pool.map(lambda at: self._gradient(at[0], at[1], parameters), films), strict=True
-            ):
-                turned[index].gradient_g[...] += slope[: self.basis.size]
-                turned[index].gradient_l[self.models[index].columns(film)] += slope[self.basis.size :]
-                total += misfit / 2
+        for (index, film), (square, slope) in self._of_films("gradients", Problem._gradient, parameters):
+            turned[index].gradient_g[...] += slope[: self.basis.size]
+            turned[index].gradient_l[self.models[index].columns(film)] += slope[self.basis.size :]
+            total += square / 2
         return total, turned
 
-    def _gradient(self, index: int, film: int, parameters: Parameters) -> tuple[float, Float]:
+    def _of_films(
+        self, description: str, evaluate: Callable[..., Result], parameters: Parameters
+    ) -> Generator[tuple[tuple[int, int], Result], None, None]:
+        """Yield (index, film) and evaluate(problem, (index, film), parameters) of all films that are data.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        films = [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
+        function = partial(evaluate, parameters=parameters)
+        with closing(self.tasks(description, function, self, films, lambda at: self.models[at[0]].mesh.n_cells)) as all:
+            for at, result in zip(films, all, strict=True):
+                if isinstance(result, Exception):
+                    raise result
+                yield at, result
+
+    def _square(self, at: tuple[int, int], parameters: Parameters) -> float:
+        """Squared misfit."""
+        return float(np.sum(self.misfit(*at, parameters) ** 2))
+
+    def _gradient(self, at: tuple[int, int], parameters: Parameters) -> tuple[float, Float]:
         """Squared misfit and J^T misfit, in the order of `_normal_equations`."""
+        index, film = at
         model = self.models[index]
         trajectory = self._react(index, film, parameters, derivatives=True)
         half = model.films[film]
@@ -386,9 +408,6 @@ class Problem:
         ]
         return float(np.sum(misfit**2)), np.concatenate(parts)
 
-    def _films(self) -> list[tuple[int, int]]:
-        return [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
-
     def _prior_sum(self, parameters: Parameters) -> float:
         pairs = zip(self.models, parameters.local, strict=True)
         return sum(float(self.prior(model) @ local**2) / 2 for model, local in pairs)
@@ -398,8 +417,9 @@ class Problem:
         data = self.models[index].films[film].half_cycle.li_fraction
         return (self.frames(index, film, parameters) - data) / self.noise
 
-    def _normal_equations(self, index: int, film: int, parameters: Parameters) -> tuple[float, Float, Float]:
+    def _normal_equations(self, at: tuple[int, int], parameters: Parameters) -> tuple[float, Float, Float]:
         """Squared misfit, J^T J and J^T misfit; global parameters first, then those of `ParticleModel.columns`."""
+        index, film = at
         model, n_mu = self.models[index], len(self.basis.mu_start)
         trajectory = self._react(index, film, parameters, derivatives=True)
         half = model.films[film]
@@ -425,7 +445,7 @@ class Problem:
             edge=half.edge,
             coherency=model.coherency,
             tolerance=_TOLERANCE,
-            most_steps=_MOST_STEPS,
+            most_steps=min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1)),
             derivatives=derivatives,
         )
 

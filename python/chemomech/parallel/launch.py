@@ -10,7 +10,7 @@ from chemomech.errors import InputError
 
 if TYPE_CHECKING:
     from chemomech.parallel.ranks import Ranks
-    from chemomech.tasks import Tasks
+    from chemomech.tasks import Tasks, TasksOn
 
 #: Set for every process by MPICH, Intel MPI and MVAPICH; Open MPI; Slurm's srun.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -47,6 +47,14 @@ def tasks() -> "Tasks":
     from chemomech.tasks import one_by_one
 
     return ranks() or one_by_one
+
+
+def tasks_on() -> "TasksOn":
+    """The same for tasks on a large value: all ranks, or the threads of this process."""
+    from chemomech.tasks import in_threads
+
+    found = ranks()
+    return found.on if found else in_threads
 
 
 def run(program: Callable[[], int]) -> int:

@@ -11,13 +11,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from mpi4py import MPI
 
 from chemomech.progress import progress
-from chemomech.tasks import Item, Result, attempt
+from chemomech.tasks import Item, Result, Value, attempt
 
 #: Tasks that a rank has or is sent while it still works on one.
 _AHEAD = 2
@@ -49,6 +50,7 @@ class Ranks:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self._launcher = os.getppid()
+        self._value: Any = None
 
     def run(self, program: Callable[[], int]) -> int:
         """On rank 0 the exit code of a program; the same on the others, which do as it tells them until it ends.
@@ -80,6 +82,33 @@ class Ranks:
         # Everyone has the items, so that a task is a number, which is sent without waiting for its receiver.
         self._order("work")
         self._comm.bcast((function, items), root=0)
+        return self._hand_out(description, function, items, cost)
+
+    def on(
+        self,
+        description: str,
+        function: Callable[[Value, Item], Result],
+        value: Value,
+        items: Sequence[Item],
+        cost: Callable[[Item], float],
+    ) -> Generator[Result | Exception, None, None]:
+        """See `chemomech.tasks.TasksOn`; on rank 0. Ranks hold the last value they were sent."""
+        if value is not self._value:
+            self._value = value
+            self._order("value")
+            self._comm.bcast(value, root=0)
+        self._order("work on value")
+        self._comm.bcast((function, items), root=0)
+        yield from self._hand_out(description, partial(function, value), items, cost)
+
+    def _hand_out(
+        self,
+        description: str,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        cost: Callable[[Item], float],
+    ) -> list[Result | Exception]:
+        """Results in the order of the items, which all ranks have."""
         results: dict[int, Result | Exception] = {}
         left = sorted(range(len(items)), key=lambda number: (cost(items[number]), -number))
         load = dict.fromkeys(range(1, self.size), 0)
@@ -159,6 +188,12 @@ class Ranks:
                 what, about = self._await(_ORDER, float("inf"))
                 if what == "work":
                     function, items = self._comm.bcast(None, root=0)
+                elif what == "value":
+                    self._value = None  # not two at a time
+                    self._value = self._comm.bcast(None, root=0)
+                elif what == "work on value":
+                    function, items = self._comm.bcast(None, root=0)
+                    function = partial(function, self._value)
                 elif what == "task":
                     answer = (self.rank, about, attempt(function, items[about]), None)
                     sending = [each for each in sending if not each.Test()]
