@@ -83,6 +83,10 @@ void restrict_to(const std::array<index, 3>& factors, View<const Real, 4> fine, 
     const index inside = std::min(length - 1, (fine_length - 1) / 2);  // whose three children exist
 #pragma omp simd
     for (index k = 1; k <= inside; ++k) out[k] = Real{0.5} * (sum[2 * k - 2] + sum[2 * k]) + sum[2 * k - 1];
+    // A coarse node beyond the end of a fine row that is full has a last child outside it, where nothing is.
+    if (const index k = fine_length / 2; fine_length % 2 == 0 && k < length) {
+      out[k] = Real{0.5} * sum[2 * k - 2] + sum[2 * k - 1];
+    }
   });
 }
 

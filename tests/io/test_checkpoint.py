@@ -44,7 +44,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path, damage, caplog):
 
 
 def test_none_is_said(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="no checkpoint that is whole"):
         read_checkpoint(tmp_path, BOX)
 
 

@@ -43,6 +43,7 @@ def cases():
         "reservoir": (spheres((24, 8, 20), 0.1, 3.0), free, OLIVINE, 1e-2, 0.1),
         "mixture": (np.ones((21, 4, 26), dtype=bool), free, np.array([FEPO4, LIFEPO4]), 0.0, 0.0),
         "one side": (one_sided, free, OLIVINE, 0.0, 0.0),  # the other ranks have no voxel
+        "full rows": (np.ones((22, 3, 13), dtype=bool), free, OLIVINE, 0.0, 0.0),  # with their halo
         "composition alone": (spheres((28, 10, 36), 0.3, 3.0), free, None, 0.0, 0.0),
     }
 

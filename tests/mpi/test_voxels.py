@@ -24,7 +24,7 @@ def test_every_body_is_solved_as_on_one_machine(n_ranks, whole_nodes):
     Small `whole_nodes` distribute the coarse grids as those of a large body are.
     """
     found = lines(n_ranks, "compare", whole_nodes)
-    assert len(found) == 9
+    assert len(found) == 11
     for each in found:
         case = each["case"]
         for ours, theirs in (each["iterations"], each["warm_iterations"]):

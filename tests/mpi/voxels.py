@@ -60,6 +60,9 @@ def cases():
         "held": (full, (1, 1, 1), OLIVINE, False, held, FREE),
         "periodic": (around, (1, 1, 1), OLIVINE, False, None, (True, False, True)),
         "flat": (np.ones((60, 50, 1), dtype=bool), (1, 1, 1), OLIVINE, False, None, FREE),
+        # Rows that are full with their halo: of the whole grid, and of the last of two parts.
+        "full rows": (np.ones((22, 3, 13), dtype=bool), (1, 1, 1), OLIVINE, False, None, FREE),
+        "full last rows": (np.ones((3, 6, 29), dtype=bool), (1, 1, 1), OLIVINE, False, None, FREE),
         "stretched": (np.ones((24, 20, 36), dtype=bool), (4, 1, 2), OLIVINE, False, None, FREE),
     }
 

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 #: Cells across an interface below which its energy depends on where it lies on the grid.
 _CELLS_ACROSS = 4
+#: A signal so long after the first is meant at once; a queue's may come twice, from the launcher too.
+_MEANT_AGAIN_S = 3.0
 #: Without a terminal a line is written at least this often.
 _SILENCE_S = 30.0
 
@@ -225,14 +227,15 @@ class VoidRun:
         return hashlib.sha256(f"{physics} {config.time.tolerance}".encode() + law.tobytes()).hexdigest()
 
     def to_the_end(self) -> bool:
-        """Run until the end or a signal; whether the end was reached. There is a checkpoint in either case."""
-        stop: list[int] = []
+        """Run until the end or a signal, with a checkpoint in either case; whether the end was reached."""
+        stop: list[float] = []
 
         def note(number: int, frame: FrameType | None) -> None:
-            if stop:  # the second time it is meant at once
+            stop.append(time.monotonic())
+            if len(stop) == 1:
+                log.info("ending after this step, with a checkpoint")
+            elif stop[-1] - stop[0] > _MEANT_AGAIN_S:
                 raise SystemExit(128 + number)
-            stop.append(number)
-            log.info("ending after this step, with a checkpoint")
 
         former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -251,7 +254,7 @@ class VoidRun:
         ended = self.now.time_s >= self.config.time.end_s
         return ended or (self.now.step > 0 and self.records[-1].motion < self.config.time.relaxed)
 
-    def _run(self, stop: list[int]) -> None:
+    def _run(self, stop: list[float]) -> None:
         every = self.config.output.checkpoint_steps
         with progress_in_time("phase field") as show:
             begun = said = time.monotonic()

@@ -118,9 +118,9 @@ def write_blocks(
     if box.leads:
         _replace(path, _image(sealed, head, join))
         names = {part for part, _, _ in everyone}
-        for stray in folder.iterdir():  # of a run on another number of ranks
+        for stray in folder.glob("*.h5"):  # of a run on another number of ranks
             if stray.name not in names:
-                stray.unlink()
+                stray.unlink(missing_ok=True)
     box.wait()  # none may write there again before that
 
 

@@ -76,7 +76,7 @@ def read_checkpoint(folder: Path, box: Box) -> Checkpoint:
                 )
             )
             return Checkpoint(json.loads(file[_STATE].asstr()[()]), cells, corners)
-    raise InputError(f"{folder}: holds no checkpoint to restart from")
+    raise InputError(f"{folder}: holds no checkpoint that is whole; begin anew in another folder")
 
 
 def _part(

@@ -193,14 +193,14 @@ class VoidSimulation:
             length = _fitted(wanted, until_s - now.time_s)
             try:
                 trial = self._step(now, length)
+                if self.closed and self._rises(now, trial):
+                    trial = self._settled(trial)
             except ConvergenceError:
                 wanted = length * _AFTER_A_FAILURE
                 continue
             if self.closed and self._rises(now, trial):
-                trial = self._settled(trial)
-                if self._rises(now, trial):
-                    wanted = length / 2
-                    continue
+                wanted = length / 2
+                continue
             composition, coherent, error = trial.composition, trial.coherent, trial.error
             order = 3 if len(now.compositions) == 3 else 1
             growth = _SAFETY * (self.tolerance / error) ** (1 / order) if error > 0 else _LARGEST_GROWTH
