@@ -159,7 +159,7 @@ def test_bad_input_is_one_line(tmp_path, change, message):
 def test_a_coarse_grid_is_warned_of(tmp_path):
     run = ended(tmp_path, text=CONFIG.replace("[5, 5, 5]", "[10, 5, 10]").replace("3000", "1e-6"))
     assert run.returncode == 0
-    assert "24.2 nm wide along a, where a voxel of 10 nm is too coarse" in run.stderr
+    assert "24.2 nm wide along a and c, where a voxel of 10 nm is too coarse" in run.stderr
 
 
 def test_another_configuration_cannot_go_on(uninterrupted):

@@ -160,13 +160,16 @@ class VoidRun:
             return
         x = np.array([poor, 0.5])
         foot, top = law.energy(np.clip(x, 1e-12, None))
+        coarse: dict[tuple[float, float], list[str]] = {}
         for axis, h, kappa in zip("abc", spacing, gradient, strict=True):
             width = (rich - poor) * math.sqrt(kappa / (2 * (top - foot)))
             if h * _CELLS_ACROSS > width:
-                self._warn(
-                    f"an interface is {width:.3g} nm wide along {axis}, where a voxel of {h:g} nm is too coarse: its "
-                    f"energy will depend on where it lies; take {width / _CELLS_ACROSS:.2g} nm or less"
-                )
+                coarse.setdefault((width, h), []).append(axis)
+        for (width, h), axes in coarse.items():
+            self._warn(
+                f"an interface is {width:.3g} nm wide along {' and '.join(axes)}, where a voxel of {h:g} nm is too "
+                f"coarse: its energy will depend on where it lies; take {width / _CELLS_ACROSS:.2g} nm or less"
+            )
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

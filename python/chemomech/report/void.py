@@ -232,7 +232,7 @@ def run_table(records: Sequence[StepRecord]) -> Table:
         ["Iterations of the elastic equilibrium, mean", _mean([record.elastic_iterations for record in steps])],
         ["Largest relative change of the mass", f"{drift:.1e}"],
         ["Largest rise of the free energy over a step", f"{max(rise, 0.0):.1e} aJ"],
-        ["Change of X that the last step would make in a crossing time", f"{records[-1].motion:.2g}"],
+        ["Change of X in a crossing time at the last rate (0.01: at rest)", f"{records[-1].motion:.2g}"],
     ]
     return Table("The run.", ["Quantity", "Value"], rows)
 
