@@ -47,4 +47,8 @@ def test_the_examples_are_short():
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
 def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+    if target.startswith("#"):
+        headings = re.findall(r"^#+ (.*)$", README, re.M)
+        assert target[1:] in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    else:
+        assert (ROOT / target).exists()
