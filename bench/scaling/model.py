@@ -24,6 +24,10 @@ from chemomech.parallel.grid import _WHOLE_NODES
 
 VISITS = (1, 2, 4)
 CYCLES = 2
+#: Sums over all ranks in an iteration of Newton's method: products of the GMRES, and extremes.
+NEWTON_SUMS = 8
+#: Halos filled in a visit of a grid.
+HALOS = 6
 STEPS = tuple(2 * degree + 1 for degree in _DEGREES)
 
 
@@ -104,8 +108,8 @@ def _newton(machine: Machine, own: float, depth: float, ranks: int) -> Times:
         if ranks > 1:
             faces = min(4.0, 2 * log2(ranks))
             sent = faces * 2 * 8 * depth * side / 2**level / machine.bandwidth
-            halos += CYCLES * 6 * visits * (machine.call_s + faces / 2 * machine.latency_s + sent)
-    sums = 8 * log2(ranks) * machine.latency_s if ranks > 1 else 0.0
+            halos += CYCLES * HALOS * visits * (machine.call_s + faces / 2 * machine.latency_s + sent)
+    sums = NEWTON_SUMS * log2(ranks) * machine.latency_s if ranks > 1 else 0.0
     return Times(compute, halos, sums, whole)
 
 

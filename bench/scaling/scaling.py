@@ -46,7 +46,7 @@ def fitted(operator: dict, tiny: dict, messages: dict, coupled: dict) -> Machine
     sizes = np.array([float(n) for n in messages["exchange"]])
     seconds = np.array(list(messages["exchange"].values()))
     slope, least = np.polyfit(sizes, seconds, 1, w=1 / seconds)
-    machine = Machine(
+    elastic = Machine(
         t_double=operator["double"] / nodes,
         t_single=operator["single"] / nodes,
         t_vector=operator["dot"] / nodes,
@@ -56,10 +56,10 @@ def fitted(operator: dict, tiny: dict, messages: dict, coupled: dict) -> Machine
         latency_s=max(least - tiny["single_halo"], 1e-6),
         bandwidth=1 / slope,
     )
-    nodes = float(np.prod(coupled["nodes"]))
-    cells = coupled["elasticity"] - coupled["iterations"] * iteration(machine, nodes, 1).total
+    n_coupled = float(np.prod(coupled["nodes"]))
+    cells = coupled["elasticity"] - coupled["iterations"] * iteration(elastic, n_coupled, 1).total
     newton = (coupled["seconds"] - coupled["elasticity"]) / coupled["newton"]
-    return replace(machine, t_cells=cells / nodes, t_newton=newton / nodes)
+    return replace(elastic, t_cells=cells / n_coupled, t_newton=newton / n_coupled)
 
 
 def plot(machine: Machine, path: Path) -> dict[str, float]:
@@ -133,10 +133,10 @@ def main() -> int:
             efficiency = work * first["seconds"] / second["seconds"] / 2
             results[f"{name.replace(' ', '_')}_{kind}"] = efficiency
             size = "x".join(map(str, second["nodes"]))
-            counts = f"{first['iterations']:.3g}, {second['iterations']:.3g}"
+            both = f"{first['iterations']:.3g}, {second['iterations']:.3g}"
             print(
                 f"{name:16}{kind:>7}{size:>15}{first['seconds']:12.3f}{second['seconds']:12.3f}{efficiency:12.2f}"
-                f"{counts:>12}"
+                f"{both:>12}"
             )
     results["x_petsc_gamg_2_ranks"] = gamg["seconds"] / ours["seconds"]
     print(
@@ -151,9 +151,9 @@ def main() -> int:
         )
         results[f"model_over_measured_{n}"] = predicted / found
         print(f"model on {n} ranks: {predicted:.2f} s for {found:.2f} s measured, loads and strains of cells included")
+    counts = {key: steps[1, "strong"][key] for key in ("iterations", "newton")}
     for n in (1, 2):
         coupled = steps[n, "strong"]
-        counts = {key: coupled[key] for key in ("iterations", "newton")}
         predicted = step(machine, 65.0**3 / n, 65.0, n, **counts).total
         results[f"step_model_over_measured_{n}"] = predicted / coupled["seconds"]
         print(f"a coupled step on {n} ranks: {predicted:.2f} s by the model, {coupled['seconds']:.2f} s measured")
