@@ -94,8 +94,8 @@ class VoidRun:
         self._checkpoint_step: int | None = None
         self._frames: dict[str, float] = {}
         if self.box.leads:
-            for written in (folder, folder / "frames"):
-                remove_unfinished(written)
+            remove_unfinished(folder, "checkpoint-*.h5")
+            remove_unfinished(folder / "frames", "frame-*.vtkhdf")
             for unfinished in folder.glob(".log.csv.*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
         if restart and self.box.from_first(bool(checkpoints(folder))):

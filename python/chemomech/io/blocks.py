@@ -147,12 +147,12 @@ def remove(path: Path) -> None:
     shutil.rmtree(_folder(path), ignore_errors=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a run that was killed had not finished writing into a folder; the joined files stay as they are."""
-    for parts in folder.glob(f"*{_PARTS_SUFFIX}"):
+def remove_unfinished(folder: Path, pattern: str) -> None:
+    """Remove what a run that was killed had not finished of the files of a pattern; those that are joined stay."""
+    for parts in folder.glob(f"{pattern}{_PARTS_SUFFIX}"):
         if not parts.with_suffix("").exists():
             shutil.rmtree(parts, ignore_errors=True)
-    for temporary in (*folder.glob(".*.h5.*"), *folder.glob(".*.vtkhdf.*"), *folder.glob(f"*{_PARTS_SUFFIX}/.*")):
+    for temporary in (*folder.glob(f".{pattern}.*"), *folder.glob(f"{pattern}{_PARTS_SUFFIX}/.*")):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
