@@ -131,16 +131,11 @@ class _Remembered(Generic[Item, Result]):
     folder: Path
 
     def __call__(self, item: Item) -> Result:
-        work = pickle.dumps((__version__, self.function, item), protocol=5)
-        path = self.folder / hashlib.sha256(work).hexdigest()
-        try:
-            return _read(path)  # type: ignore[no-any-return]
-        except FileNotFoundError:
-            pass
-        except (EOFError, pickle.UnpicklingError):
-            path.unlink()  # a power cut can leave a file that was never filled
-        result = self.function(item)
-        _write(path, result)
+        kept = Unfinished(self.folder, (self.function, item))
+        result: Result | None = kept.find("result")
+        if result is None:
+            result = self.function(item)
+            kept.keep("result", result)
         return result
 
 
@@ -168,7 +163,10 @@ class Unfinished:
 
     def keep(self, name: str, value: Any) -> None:
         """Replace the value of a name in one step."""
-        _write(self._path(name), value)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            pickle.dump(value, file, protocol=5)
+        os.replace(file.name, self._path(name))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -183,13 +181,6 @@ class _Unpickler(pickle.Unpickler):
             if isinstance(found, type) and found.__module__ == module:
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a result")
-
-
-def _write(path: Path, result: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        pickle.dump(result, file, protocol=5)
-    os.replace(file.name, path)
 
 
 def _read(path: Path) -> Any:
