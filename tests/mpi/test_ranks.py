@@ -37,36 +37,32 @@ def test_tasks_on_a_value(tmp_path):
         assert code == 0, err
 
 
+def require_same_files(numbers, folder, datasets, *arguments, seconds=60):
+    """A command leaves the same result.json, and datasets of result.h5, on so many ranks each."""
+    for n in numbers:
+        code, _, err = run(n, "-m", "chemomech", *arguments, "-o", folder / f"{n}", seconds=seconds)
+        assert code == 0, err
+        assert err.count("report:") == 1
+    one, *others = [(folder / f"{n}" / "result.json").read_bytes() for n in numbers]
+    assert all(other == one for other in others)
+    first, last = (folder / f"{n}" / "result.h5" for n in (numbers[0], numbers[-1]))
+    with h5py.File(first) as a, h5py.File(last) as b:
+        for name in datasets:
+            np.testing.assert_array_equal(a[f"particles/P2/{name}"], b[f"particles/P2/{name}"])
+
+
 def test_learning_gives_the_same_file_to_the_bit(tmp_path):
     particles = [add_noise(make_particle(f"P{i}", length_nm=900 + 200 * i, seed=i), Noise(), seed=i) for i in range(3)]
     write_stack(tmp_path / "maps.h5", particles)
-    for n in (1, 2, 3, 4):
-        code, _, err = run(
-            n, "-m", "chemomech", "learn", tmp_path / "maps.h5", "-o", tmp_path / f"{n}", "--models", "M0,M1,M2"
-        )
-        assert code == 0, err
-        assert err.count("report:") == 1
-    one, *others = [(tmp_path / f"{n}" / "result.json").read_bytes() for n in (1, 2, 3, 4)]
-    assert all(other == one for other in others)
-    with h5py.File(tmp_path / "1" / "result.h5") as a, h5py.File(tmp_path / "4" / "result.h5") as b:
-        for key in ("residual_strain", "dislocation_density"):
-            np.testing.assert_array_equal(a[f"particles/P2/{key}"], b[f"particles/P2/{key}"])
+    datasets = ("residual_strain", "dislocation_density")
+    require_same_files((1, 2, 3, 4), tmp_path, datasets, "learn", tmp_path / "maps.h5", "--models", "M0,M1,M2")
 
 
 def test_kinetics_give_the_same_files_to_the_bit(tmp_path):
     """Whoever evaluated the films: threads of one process, or ranks."""
     write_video(tmp_path / "video.h5", [(4, 5), (4, 4)], noise=0.05)
-    for n in (1, 2, 3):
-        code, _, err = run(
-            n, "-m", "chemomech", "kinetics", tmp_path / "video.h5", "-o", tmp_path / f"{n}", seconds=120
-        )
-        assert code == 0, err
-        assert err.count("report:") == 1
-    one, *others = [(tmp_path / f"{n}" / "result.json").read_bytes() for n in (1, 2, 3)]
-    assert all(other == one for other in others)
-    with h5py.File(tmp_path / "1" / "result.h5") as a, h5py.File(tmp_path / "3" / "result.h5") as b:
-        for key in ("log_k", "half_cycles/1/li_fraction"):
-            np.testing.assert_array_equal(a[f"particles/P2/{key}"], b[f"particles/P2/{key}"])
+    datasets = ("log_k", "half_cycles/1/li_fraction")
+    require_same_files((1, 2, 3), tmp_path, datasets, "kinetics", tmp_path / "video.h5", seconds=120)
 
 
 def test_kinetics_killed_on_ranks_go_on_with_others(tmp_path):

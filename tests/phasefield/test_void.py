@@ -79,18 +79,15 @@ def test_b_is_uniform(separated):
     assert np.nanmax(np.nanmax(x, axis=1) - np.nanmin(x, axis=1)) < 0.1
 
 
+def seen_along_b(sim, solid, now, elastic):
+    means = sim.grid.cell_means(now.compositions[0])
+    return project(solid, sim.grid.spacing_nm, means, elastic, EXPANSION, OLIVINE, sim.grid.box)
+
+
 def test_the_microscope_sees_little_strain(separated):
     """Deng SI, Fig. S8: coherency strain averaged along b below 0.6 %, residual strain near zero."""
     sim, solid, now, _, elastic = separated
-    seen = project(
-        solid,
-        sim.grid.spacing_nm,
-        sim.grid.cell_means(now.compositions[0]),
-        elastic,
-        EXPANSION,
-        OLIVINE,
-        Box(solid.shape, OPEN),
-    )
+    seen = seen_along_b(sim, solid, now, elastic)
     assert np.nanmax(np.abs(seen.coherency[..., :2])) < 0.006
     assert np.nanmax(np.abs(seen.coherency[..., 2])) / 2 < 0.006
     assert np.sqrt(np.nanmean(seen.residual**2)) < 0.001
@@ -110,15 +107,7 @@ def energy_of_a_plane(sim, angle):
 def test_the_boundary_lies_where_a_plane_would_store_least(separated):
     """In this slender particle that is across it: a tilt relaxes less energy than its longer boundary costs."""
     sim, solid, now, _, elastic = separated
-    seen = project(
-        solid,
-        sim.grid.spacing_nm,
-        sim.grid.cell_means(now.compositions[0]),
-        elastic,
-        EXPANSION,
-        OLIVINE,
-        Box(solid.shape, OPEN),
-    )
+    seen = seen_along_b(sim, solid, now, elastic)
     angles = np.array([0.0, 3.0, 6.0, 12.0, 20.0, 30.0])
     least = angles[np.argmin([energy_of_a_plane(sim, angle) for angle in angles])]
     assert seen.boundary_angle == pytest.approx(least, abs=3)
@@ -134,15 +123,7 @@ def test_the_boundary_of_a_wide_plate_is_that_of_a_coherent_plate():
     )
     while record.step < 4 or record.motion > 0.05:
         now, record, elastic = sim.advance(now, 3e7)
-    seen = project(
-        solid,
-        sim.grid.spacing_nm,
-        sim.grid.cell_means(now.compositions[0]),
-        elastic,
-        EXPANSION,
-        OLIVINE,
-        Box(solid.shape, OPEN),
-    )
+    seen = seen_along_b(sim, solid, now, elastic)
     expected = softest_angle(plane_stress(OLIVINE), np.array([0.05, -0.02, 0.0]))
     assert seen.boundary_angle == pytest.approx(expected, abs=3)
 

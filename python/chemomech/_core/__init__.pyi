@@ -328,6 +328,7 @@ def eigenstrain_loads(
     stiffness : (materials, 6, 6) Voigt, engineering shears, orthorhombic, GPa.
     weights : as of `VoxelOperator`.
     eigenstrain : (nx, ny, nz, 6), engineering shears; not read where there is no cell.
+    out : (3, X, Y, Z) with X >= nx + 3 and so on; all corners are overwritten.
 
     Returns
     -------
@@ -342,6 +343,8 @@ def elastic_fields(
     u: NDArray[np.float64],
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Elastic energy, elastic strain and stress of a displacement u (3, X, Y, Z), halo filled, see `eigenstrain_loads`.
+
+    X >= nx + 2 and so on: the last corners may lie in the halo.
 
     Returns
     -------

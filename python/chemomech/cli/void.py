@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,23 +30,23 @@ def void(
         _simulate(None, config, output, restart)
 
 
-def _simulate(_: object, config: Path, output: Path, restart: bool) -> None:
-    """Here alone, or on every rank of a communicator, which comes first."""
+def _simulate(comm: Any, config: Path, output: Path, restart: bool) -> None:
+    """On every rank of a communicator, or here alone where it is None."""
     # Imported here so that help, doctor and a mistyped option answer at once.
     from chemomech.cli.void_run import VoidRun
     from chemomech.mechanics.box import Box
     from chemomech.report.void import write_report
 
     box_of: Callable[..., Box] = Box
-    if ranks := launch.ranks():
+    if comm is not None:
         try:
             from chemomech.parallel.grid import cut
         except ImportError as error:
             raise InputError(f"many ranks need PETSc ({error}): python -m pip install 'chemomech[mpi]'") from error
-        if ranks.rank > 0:
+        if comm.Get_rank() > 0:
             logging.disable()  # all say the same
         # Lines along b are relaxed from end to end.
-        box_of = partial(cut, uncut=(1,))
+        box_of = partial(cut, comm=comm, uncut=(1,))
     run = VoidRun(config, output, restart=restart, box_of=box_of)
     if not run.to_the_end():
         return
