@@ -181,8 +181,8 @@ def main() -> int:
 
     forward = median_seconds(ours)
     basis = np.random.default_rng(0).standard_normal((len(log_k), 100 - len(LAW.mu) - len(LAW.log_j0)))
-    none = np.zeros((mesh.n_cells, 0))
-    both = median_seconds(lambda: ours(derivatives=True).sensitivities(basis, none))
+    none = np.zeros((mesh.n_cells, 0)), np.zeros((1, 0))
+    both = median_seconds(lambda: ours(derivatives=True).sensitivities(basis, *none))
     results = {
         "cells": mesh.n_cells,
         "steps": trajectory.n_steps,

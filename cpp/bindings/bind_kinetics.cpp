@@ -66,22 +66,24 @@ void require_derivatives(const Trajectory& trajectory) {
 }
 
 void require_solved(bool solved) {
-  if (!solved) throw py::value_error("the derivatives of a step cannot be solved for: its matrix is not positive");
+  if (!solved) throw std::domain_error("the derivatives of a step cannot be solved for: its matrix is not positive");
 }
 
 py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,
-                        double tolerance, bool threads) {
+                        const py::array& control_basis, double tolerance, bool threads) {
   require_derivatives(trajectory);
   const auto log_k = view<const double>(log_k_basis, "log_k_basis", std::array{trajectory.n_pixels, any});
   const auto initial = view<const double>(initial_basis, "initial_basis", std::array{trajectory.n_cells, any});
-  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + log_k.shape[1] + initial.shape[1];
+  const index n_knots = static_cast<index>(trajectory.control_time.size());
+  const auto control = view<const double>(control_basis, "control_basis", std::array{n_knots, any});
+  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + log_k.shape[1] + initial.shape[1] + control.shape[1];
   const index n_frames = static_cast<index>(trajectory.frames.size());
   auto out = new_array<double>(n_frames, trajectory.n_pixels, n_columns);
   const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
   bool solved;
   {
     py::gil_scoped_release nogil;
-    solved = kinetics::sensitivities(trajectory, log_k, initial, tolerance, threads, out_view);
+    solved = kinetics::sensitivities(trajectory, {log_k, initial, control}, tolerance, threads, out_view);
   }
   require_solved(solved);
   return out;
@@ -93,16 +95,17 @@ py::tuple adjoint(const Trajectory& trajectory, const py::array& weights, double
   const auto given = view<const double>(weights, "weights", std::array{n_frames, trajectory.n_pixels});
   auto mu = new_array<double>(trajectory.n_mu), log_j0 = new_array<double>(trajectory.n_log_j0);
   auto log_k = new_array<double>(trajectory.n_pixels), initial = new_array<double>(trajectory.n_cells);
+  auto control = new_array<double>(static_cast<index>(trajectory.control_time.size()));
   const auto whole = [](py::array& array, const char* name) { return view<double>(array, name, std::array{any}); };
   const kinetics::Gradient out{whole(mu, "mu"), whole(log_j0, "log_j0"), whole(log_k, "log_k"),
-                               whole(initial, "initial")};
+                               whole(initial, "initial"), whole(control, "control")};
   bool solved;
   {
     py::gil_scoped_release nogil;
     solved = kinetics::adjoint(trajectory, given, tolerance, out);
   }
   require_solved(solved);
-  return py::make_tuple(mu, log_j0, log_k, initial);
+  return py::make_tuple(mu, log_j0, log_k, initial, control);
 }
 
 }  // namespace
@@ -145,7 +148,7 @@ void bind_kinetics(py::module_& m) {
                              })
       .def("frames", &frames_of)
       .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(),
-           arg("tolerance") = 1e-4, arg("threads") = true)
+           arg("control_basis").noconvert(), arg("tolerance") = 1e-4, arg("threads") = true)
       .def("adjoint", &adjoint, arg("weights").noconvert(), arg("tolerance") = 1e-12);
 }
 

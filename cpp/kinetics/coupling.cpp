@@ -136,7 +136,10 @@ bool solve(const StepMatrix& matrix, const Coupling& coupling, const double* b, 
     sum.add(1.0, scaled), square.add(scaled, left);
   }
   project(sum, square, product);
-  for (int l = 0; l < width; ++l) limit[l] = tolerance * tolerance * (relative_to_guess ? product[l] : limit[l]);
+  for (int l = 0; l < width; ++l) {
+    const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
+    limit[l] = tolerance * tolerance * (by_guess ? product[l] : limit[l]);
+  }
   std::fill_n(direction, n * width, 0.0);
   double turn[width] = {}, along[width];
   for (int iteration = 0; iteration < iteration_limit; ++iteration) {

@@ -50,8 +50,8 @@ struct Workspace {
 };
 
 // Improves x (n_cells, width), the guess, until the residual, in the norm of the preconditioner, is `tolerance` times
-// the right side's, or in case of `relative_to_guess` times that of the guess. Writes constant (width,). False when the
-// matrix is not positive, or after too many iterations.
+// the right side's, or in case of `relative_to_guess` and for a right side of zero times that of the guess. Writes
+// constant (width,). False when the matrix is not positive, or after too many iterations.
 template <int width>
 bool solve(const StepMatrix& matrix, const Coupling& coupling, const double* b, double tolerance,
            bool relative_to_guess, double* x, double* constant, Workspace& work);

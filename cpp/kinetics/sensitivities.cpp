@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "base/buffer.hpp"
 #include "base/threads.hpp"
@@ -9,12 +11,25 @@ namespace {
 
 constexpr int width = lanes_a_chunk;
 
+// Where a time lies between knots: the value there is (1 - share) of knot `first` and `share` of knot `second`.
+struct Place {
+  index first, second;
+  double share;
+};
+
+Place between(const std::vector<double>& knots, double t) {
+  const auto after = std::upper_bound(knots.begin(), knots.end(), t);
+  const index second = after - knots.begin(), last = static_cast<index>(knots.size()) - 1;
+  if (second == 0 || second > last) return {std::min(second, last), std::min(second, last), 0.0};
+  return {second - 1, second, (t - knots[second - 1]) / (knots[second] - knots[second - 1])};
+}
+
 // One chunk of columns [first, first + width) through the whole half-cycle.
 class SensitivityChunk {
  public:
-  SensitivityChunk(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
-                   double tolerance, index first, View<double, 3> out)
+  SensitivityChunk(const Trajectory& trajectory, const Bases& bases, double tolerance, index first, View<double, 3> out)
       : trajectory_(trajectory),
+        control_(bases.control),
         out_(out),
         n_(trajectory.n_cells),
         first_(first),
@@ -23,7 +38,8 @@ class SensitivityChunk {
         work_(n_, width) {
     n_columns_ = std::min<index>(width, out.shape[2] - first);
     for (auto& state : ring_) state = Buffer<double>(n_ * width);
-    const index n_laws = trajectory.n_mu + trajectory.n_log_j0, n_k = log_k_basis.shape[1];
+    const index n_laws = trajectory.n_mu + trajectory.n_log_j0, n_k = bases.log_k.shape[1];
+    const index n_initial = bases.initial.shape[1];
     log_k_.assign(trajectory.n_pixels * width, 0.0);
     std::fill_n(ring_[0].data(), n_ * width, 0.0);
     for (index l = 0; l < n_columns_; ++l) {
@@ -31,9 +47,11 @@ class SensitivityChunk {
       if (column < n_laws) {
         law_columns_.push_back(l);
       } else if (column < n_laws + n_k) {
-        for (index i = 0; i < trajectory.n_pixels; ++i) log_k_[i * width + l] = *log_k_basis.at(i, column - n_laws);
+        for (index i = 0; i < trajectory.n_pixels; ++i) log_k_[i * width + l] = *bases.log_k.at(i, column - n_laws);
+      } else if (column < n_laws + n_k + n_initial) {
+        for (index i = 0; i < n_; ++i) ring_[0][i * width + l] = *bases.initial.at(i, column - n_laws - n_k);
       } else {
-        for (index i = 0; i < n_; ++i) ring_[0][i * width + l] = *initial_basis.at(i, column - n_laws - n_k);
+        control_columns_.push_back({l, column - n_laws - n_k - n_initial});
       }
     }
   }
@@ -70,6 +88,15 @@ class SensitivityChunk {
         right_side_[i * width + l] = scale * row[l] + over * source[l];
         next[i * width + l] = guess[l];
         excess[l] += guess[l] - row[l];
+      }
+    }
+    for (const auto& [l, column] : control_columns_) {
+      const Place at = between(trajectory_.control_time, trajectory_.time[number + 1]);
+      const double value = (1 - at.share) * *control_.at(at.first, column) + at.share * *control_.at(at.second, column);
+      if (step.matrix.conserves) {
+        excess[l] -= static_cast<double>(n_) * step.lead * value;
+      } else {
+        for (index i = 0; i < n_; ++i) right_side_[i * width + l] -= value;
       }
     }
     // Extrapolation would let rounding of the conserved sum grow from step to step; the recurrence does not.
@@ -119,6 +146,7 @@ class SensitivityChunk {
 
   static constexpr int ring_size = highest_order + 2;
   const Trajectory& trajectory_;
+  View<const double, 2> control_;
   View<double, 3> out_;
   const index n_, first_;
   const double tolerance_;
@@ -127,17 +155,17 @@ class SensitivityChunk {
   std::vector<double> log_k_, right_side_;
   Workspace work_;
   std::vector<index> law_columns_;
+  std::vector<std::pair<index, index>> control_columns_;  // lane, column of the basis
 };
 
 }  // namespace
 
-bool sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
-                   double tolerance, bool threads, View<double, 3> out) {
+bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tolerance, bool threads,
+                   View<double, 3> out) {
   const index n_chunks = (out.shape[2] + width - 1) / width;
   std::vector<char> solved(n_chunks, 1);
   const auto run = [&](index chunk) {
-    solved[chunk] =
-        SensitivityChunk(trajectory, log_k_basis, initial_basis, tolerance, chunk * width, out).run() ? 1 : 0;
+    solved[chunk] = SensitivityChunk(trajectory, bases, tolerance, chunk * width, out).run() ? 1 : 0;
   };
   if (threads) {
     for_tasks(n_chunks, run);
@@ -161,7 +189,8 @@ bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double
       }
     }
   }
-  for (const auto& gradient : {out.mu, out.log_j0, out.log_k}) std::fill_n(gradient.data, gradient.size(), 0.0);
+  for (const auto& gradient : {out.mu, out.log_j0, out.log_k, out.control})
+    std::fill_n(gradient.data, gradient.size(), 0.0);
   for (index number = n_steps; number-- > 0;) {
     const Step& step = trajectory.steps[number];
     const double* own = bar.data() + (number + 1) * n;
@@ -177,6 +206,11 @@ bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double
       for (index m = 0; m < trajectory.n_log_j0; ++m) out.log_j0.data[m] += along_k * polynomial[m];
       out.log_k.data[trajectory.coupling->pixel[i]] += along_k;
     }
+    const Place at = between(trajectory.control_time, trajectory.time[number + 1]);
+    const double along_control = step.matrix.conserves ? static_cast<double>(n) * step.lead * constant
+                                                       : -std::accumulate(source.begin(), source.end(), 0.0);
+    out.control.data[at.first] += (1 - at.share) * along_control;
+    out.control.data[at.second] += at.share * along_control;
     for (int j = 0; j < step.order; ++j) {
       double* to = bar.data() + (number - j) * n;
       for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * source[i] + constant);

@@ -13,7 +13,8 @@ constexpr double newton_inexactness = 0.02;
 constexpr double straight_change = 0.1, longest_change = 3;  // of ln(c / (1 - c)) in an iteration
 constexpr double safety = 0.85;
 constexpr double least_growth = 1.2, most_growth = 2, least_shrinkage = 0.2, newton_shrinkage = 0.3;
-constexpr double shortest_step = 1e-9;  // of the duration
+constexpr double largest_over_mean = 30;  // error of a single cell that is as bad as the RMS error of all
+constexpr double shortest_step = 1e-9;    // of the duration
 
 double norm(const std::vector<double>& values) {
   double sum = 0;
@@ -178,9 +179,18 @@ class Integrator {
   }
 
   double norm_of_difference() const {
-    double sum = 0;
-    for (index i = 0; i < n_; ++i) sum += (state_[i] - predicted_[i]) * (state_[i] - predicted_[i]);
-    return std::sqrt(sum / static_cast<double>(n_));
+    double sum = 0, largest = 0;
+    for (index i = 0; i < n_; ++i) {
+      const double square = (state_[i] - predicted_[i]) * (state_[i] - predicted_[i]);
+      sum += square;
+      largest = std::max(largest, square);
+    }
+    return norm_of(sum, largest);
+  }
+
+  // Of the squares' sum and the largest: RMS over the cells, or that of a cell far beyond it, as a few may react fast.
+  double norm_of(double sum, double largest) const {
+    return std::sqrt(std::max(sum / static_cast<double>(n_), largest / (largest_over_mean * largest_over_mean)));
   }
 
   void accept() {
@@ -216,13 +226,14 @@ class Integrator {
         if (l != j) weight[j] /= past_time(j) - past_time(l);
       }
     }
-    double sum = 0;
+    double sum = 0, largest = 0;
     for (index i = 0; i < n_; ++i) {
       double value = 0;
       for (int j = 1; j <= m + 2; ++j) value += weight[j] * past(j)[i];
       sum += value * value;
+      largest = std::max(largest, value * value);
     }
-    return std::sqrt(sum / static_cast<double>(n_)) / tolerance_;
+    return norm_of(sum, largest) / tolerance_;
   }
 
   // The order of the next step; returns the factor on the step size.
@@ -280,6 +291,7 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const Control& 
   out.n_cells = particle.n_cells(), out.n_pixels = particle.coupling->n_pixels;
   out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
   out.derivatives = derivatives;
+  out.control_time.assign(control.time.data, control.time.data + control.time.shape[0]);
   std::vector<double> cells(out.n_pixels, 0.0);
   for (const std::int32_t pixel : out.coupling->pixel) cells[pixel] += 1;
   out.pixel_share.resize(out.n_cells);

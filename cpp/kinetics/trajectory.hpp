@@ -44,6 +44,7 @@ struct Trajectory {
 
   index n_cells = 0, n_pixels = 0, n_mu = 0, n_log_j0 = 0;
   std::shared_ptr<const Coupling> coupling;
+  std::vector<double> control_time;             // (n_knots,), h
   std::vector<double> pixel_share;              // (n_cells,), 1 / cells of the pixel
   std::vector<double> time, states, potential;  // (n_steps + 1,), (n_steps + 1, n_cells), (n_steps + 1,)
   std::vector<Step> steps;
@@ -62,15 +63,21 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const Control& 
 // out (n_frames, n_pixels): mean composition of the cells of each pixel.
 void frames_of(const Trajectory& trajectory, View<double, 2> out);
 
-// out (n_frames, n_pixels, n_mu + n_log_j0 + a + b): derivatives of the frames with respect to the coefficients of mu
-// and ln j0, then along log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With `threads` they share the
-// columns. Linear systems are solved to `tolerance` of their right sides; false when one cannot be.
-bool sensitivities(const Trajectory& trajectory, View<const double, 2> log_k_basis, View<const double, 2> initial_basis,
-                   double tolerance, bool threads, View<double, 3> out);
+// Columns along which to differentiate: of ln k (n_pixels, a), the initial composition (n_cells, b) and the control
+// (n_knots, d).
+struct Bases {
+  View<const double, 2> log_k, initial, control;
+};
+
+// out (n_frames, n_pixels, n_mu + n_log_j0 + a + b + d): derivatives of the frames with respect to the coefficients of
+// mu and ln j0, then along the bases. With `threads` they share the columns. Linear systems are solved to `tolerance`
+// of their right sides; false when one cannot be.
+bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tolerance, bool threads,
+                   View<double, 3> out);
 
 // The transposed of all of these: gradients of sum over frames of weights (n_frames, n_pixels) times composition.
 struct Gradient {
-  View<double, 1> mu, log_j0, log_k, initial;  // (n_mu,), (n_log_j0,), (n_pixels,), (n_cells,)
+  View<double, 1> mu, log_j0, log_k, initial, control;  // (n_mu,), (n_log_j0,), (n_pixels,), (n_cells,), (n_knots,)
 };
 bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double tolerance, const Gradient& out);
 

@@ -379,21 +379,23 @@ class Trajectory:
         self,
         log_k_basis: NDArray[np.float64],
         initial_basis: NDArray[np.float64],
+        control_basis: NDArray[np.float64],
         tolerance: float = 1e-4,
         threads: bool = True,
     ) -> NDArray[np.float64]:
-        """Derivatives of the frames (n_frames, n_pixels, N + M + a + b) at fixed steps.
+        """Derivatives of the frames (n_frames, n_pixels, N + M + a + b + d) at fixed steps.
 
         The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
-        mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a) and initial_basis (n_cells, b). With
-        `threads` they share the columns.
+        mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a), initial_basis (n_cells, b) and
+        control_basis (n_knots, d). With `threads` they share the columns.
         """
     def adjoint(
         self, weights: NDArray[np.float64], tolerance: float = 1e-12
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Gradients of sum(weights * frames), weights (n_frames, n_pixels).
 
-        With respect to mu (N,), ln j0 (M,), ln k (n_pixels,) and the initial composition (n_cells,).
+        With respect to mu (N,), ln j0 (M,), ln k (n_pixels,), the initial composition (n_cells,) and the control
+        (n_knots,).
         """
 
 def integrate_reaction(

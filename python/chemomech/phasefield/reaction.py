@@ -8,9 +8,9 @@ alpha = 1/2 in closed form, otherwise by one scalar Newton iteration. Through th
 gradient of c is zero, or c is held there. The elastic term mu_el is that of `phasefield.planar_coherency`.
 
 Pixels are cut into square cells fine enough for the interface between the phases, and compositions are averaged back
-over pixels as the detector does. The Laplacian is of fourth order: along rows and columns it is -(L + L^2 / 12) / h^2
-with L the negative second differences of the cells inside, reflected at the edge. Cells of the size of a sharp moving
-front hold it back, far less so at fourth order than at second, where they had to be half as large. Time stepping and
+over pixels as the detector does. The Laplacian is of sixth order: along rows and columns it is
+-(L + L^2 / 12 + L^3 / 90) / h^2 with L the negative second differences of the cells inside, reflected at the edge.
+Cells of the size of a sharp moving front hold it back, far less so at sixth order than at second. Time stepping and
 derivatives are those of cpp/kinetics/trajectory.hpp.
 """
 
@@ -26,8 +26,8 @@ from chemomech.arrays import Bool, Float, Int32, require_shape
 from chemomech.errors import ConvergenceError, InputError
 
 #: Largest cell in units of sqrt(kappa / (c_s kT)), the scale of the interface. Learned from frames of finer cells, the
-#: chemical potential is then right to within its bands; at 1.25 its barrier is off by 0.4 kT.
-_CELLS_AN_INTERFACE = 0.8
+#: chemical potential is then off by 0.1 kT; at 1.25 its barrier is off by 0.4 kT.
+_LARGEST_CELL = 0.8
 _LEAST_REFINEMENT = 2
 
 
@@ -143,6 +143,11 @@ class CellMesh:
         return np.argwhere(self.mask).astype(np.float64)
 
 
+def cells_along_a_pixel(pixel_size_nm: float, gradient_nm2: float, largest: float) -> int:
+    """Fewest that are no longer than `largest` sqrt(kappa / (c_s kT)), two at least."""
+    return max(_LEAST_REFINEMENT, int(np.ceil(pixel_size_nm / (largest * np.sqrt(gradient_nm2)))))
+
+
 def cell_mesh(
     mask: Bool, pixel_size_nm: float, gradient_nm2: float, refinement: int | None = None, *, held_edge: bool = False
 ) -> CellMesh:
@@ -156,8 +161,7 @@ def cell_mesh(
     """
     require_shape(mask, "mask", (None, None))
     if refinement is None:
-        largest = _CELLS_AN_INTERFACE * np.sqrt(gradient_nm2)
-        refinement = max(_LEAST_REFINEMENT, int(np.ceil(pixel_size_nm / largest)))
+        refinement = cells_along_a_pixel(pixel_size_nm, gradient_nm2, _LARGEST_CELL)
     fine = mask.repeat(refinement, 0).repeat(refinement, 1)
     numbers = np.full(mask.shape, -1, dtype=np.int32)
     numbers[mask] = np.arange(mask.sum(), dtype=np.int32)
@@ -180,8 +184,9 @@ def cell_mesh(
         # Half a cell beyond the last centre: reflected there, c less the held composition changes its sign.
         beyond = sp.diags_array(2.0 * (2 - neighbours) * held_edge)
         differences = sp.csr_array(differences + beyond)
-        stiffness = stiffness + differences + differences @ differences / 12
-        held = held - beyond - differences @ beyond / 12
+        twice = differences @ differences
+        stiffness = stiffness + differences + twice / 12 + twice @ differences / 90
+        held = held - beyond - differences @ beyond / 12 - twice @ beyond / 90
     over_pixels = sp.csr_array((np.ones(n), (np.arange(n), pixel)), shape=(n, int(mask.sum())))
     return CellMesh(
         mask=mask,
