@@ -15,7 +15,7 @@ LAW = ReactionLaw(np.array([0.0, -np.log(1 / BINODAL - 1) / (1 - 2 * BINODAL)]),
 def film(mask, log_k, rate_per_h, seed, noise, n_frames=6, law=LAW):
     """Times (h) and noisy frames (n_t, n_pixels) of one half-cycle between 10 and 90 % lithium."""
     random = np.random.default_rng(seed)
-    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2, 4)
+    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2, 6)
     field = field_modes(mesh.pixel_position_px, 2.0, 0.99).at(mesh.position_px)
     start = 0.1 if rate_per_h > 0 else 0.9
     initial = start + 0.01 * field @ random.standard_normal(field.shape[1])
@@ -25,17 +25,18 @@ def film(mask, log_k, rate_per_h, seed, noise, n_frames=6, law=LAW):
     return time_h, frames + noise * random.standard_normal(frames.shape)
 
 
-def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None):
+def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None, law=LAW, binodal=BINODAL):
     """A reaction-video/1 file of elliptical particles; returns ln k of each.
 
-    Each has a discharge and a charge, the last ones no charge where there are fewer `half_cycles`.
+    Each has a discharge and a charge, the last ones no charge where there are fewer `half_cycles`. `binodal` is that of
+    the law.
     """
     random = np.random.default_rng(seed)
     truth = {}
     with h5py.File(path, "w") as file:
         file.attrs.update(
             schema="reaction-video/1", site_density_nm3=13.76, kT_eV=0.0257, alpha=0.5, noise_sigma=noise,
-            mechanics="off", boundary="no_flux", binodal=BINODAL, kappa_eV_per_nm=GRADIENT_NM2 * 13.76 * 0.0257,
+            mechanics="off", boundary="no_flux", binodal=binodal, kappa_eV_per_nm=GRADIENT_NM2 * 13.76 * 0.0257,
         )  # fmt: skip
         for i, (ny, nx) in enumerate(shapes):
             y, x = np.mgrid[-1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
@@ -48,7 +49,7 @@ def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None):
             truth[f"P{i + 1}"] = log_k
             both = half_cycles is None or i < half_cycles - len(shapes)
             for k, (mode, rate) in enumerate((("discharge", 1.6), ("charge", -1.1))[: 1 + both]):
-                time_h, frames = film(mask, log_k, rate, 10 * i + k, noise)
+                time_h, frames = film(mask, log_k, rate, 1000 * seed + 10 * i + k, noise, law=law)
                 half = group.create_group(f"half_cycles/{k}")
                 half.attrs["mode"] = mode
                 half["time_s"] = 3600 * time_h

@@ -202,7 +202,9 @@ def _search(
         trial = Parameters(
             parameters.shared + shared, tuple(a + b for a, b in zip(parameters.local, local, strict=True))
         )
-        least = max(_LEAST_DECREASE, least_decrease * value)
+        # A decrease that only damping after refused steps has made small says nothing of a minimum.
+        refused = growth != _FIRST_GROWTH
+        least = _LEAST_DECREASE if refused else max(_LEAST_DECREASE, least_decrease * value)
         small = expected < least
         gain = -np.inf if small else (value - problem.objective(trial, below=value)) / expected
         if gain > _LEAST_GAIN:
@@ -227,8 +229,7 @@ def _search(
             value, arrows = problem.system(parameters)
             age = 0
         elif small:
-            # A small decrease that only damping after refused steps has made so says nothing of a minimum.
-            reason = CONVERGED if growth == _FIRST_GROWTH else STALLED
+            reason = STALLED if refused else CONVERGED
             break
         else:
             damping *= growth

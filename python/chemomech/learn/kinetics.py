@@ -10,6 +10,7 @@ with the unknowns of `reaction_model`, found by the Gauss-Newton method of `arro
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
-from chemomech.errors import InputError
+from chemomech.errors import ConvergenceError, InputError
 from chemomech.learn.arrow import CONVERGED, Minimum, deviation, minimise
+from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_sizes
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, sample_posterior
 from chemomech.learn.reaction_model import ParticleModel, Problem, build_models, joined, law_basis, starting_parameters
@@ -30,11 +32,10 @@ log = logging.getLogger(__name__)
 
 #: Relative decrease that ends this search: it only has to lead into the valley.
 _PIECE_DECREASE = 5e-3
-#: rho_2 of the search, and what it may become.
+#: RMS error of the composition that a time step of the search may make.
+_SEARCH_TOLERANCE = 3e-5
+#: rho_2 of the search.
 _START_RHO = 0.02
-_RHO_RANGE = (1e-4, 10.0)
-#: Change of ln rho_2 that does not ask for another search.
-_SETTLED_RHO = 0.3
 #: Relative decrease that ends the search.
 _SEARCH_DECREASE = 3e-4
 #: Ratio of misfit to noise worth a warning.
@@ -160,56 +161,62 @@ def learn_kinetics(
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     basis = law_basis(video.binodal, video.alpha)
 
-    def problem(models: Sequence[ParticleModel], rho: float) -> Problem:
+    def problem(models: Sequence[ParticleModel]) -> Problem:
         every = [[True] * len(model.films) for model in models]
-        return Problem(models, basis, video.gradient_nm2, video.noise, rho, every, tasks)
+        return Problem(models, basis, video.gradient_nm2, video.noise, _START_RHO, 1.0, every, tasks)
 
-    # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h explains: of what they say,
-    # ln j0 and ln k are kept, and mu_h is that of the regular solution again.
+    # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held,
+    # and of ln j0 no more is asked than a parabola.
     none, n_mu = np.zeros(basis.size, dtype=bool), basis.mu_modes.shape[1]
-    pieces = problem(build_models(video, pieces=True, coarse=True), _START_RHO)
+    simple = none.copy()
+    simple[n_mu : n_mu + 3] = True
+    pieces, coarse = problem(build_models(video, pieces=True, coarse=True)), problem(build_models(video, coarse=True))
+    pieces, coarse = replace(pieces, tolerance=_SEARCH_TOLERANCE), replace(coarse, tolerance=_SEARCH_TOLERANCE)
     rough = minimise(
-        pieces, starting_parameters(pieces), least_decrease=_PIECE_DECREASE, what="pieces of films", unfinished=kept
+        pieces,
+        starting_parameters(pieces),
+        free=simple,
+        least_decrease=_PIECE_DECREASE,
+        what="pieces of films",
+        unfinished=kept,
     )
-    start = joined(pieces, problem(build_models(video, coarse=True), _START_RHO), rough.parameters)
-    start = replace(start, shared=np.concatenate([np.zeros(n_mu), start.shared[n_mu:]]))
-    whole = problem(build_models(video), _START_RHO)
+    start = joined(pieces, coarse, rough.parameters)
     held = "whole films, laws held"
-    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
-    found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what="whole films", unfinished=kept)
+    try:
+        found = minimise(coarse, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
+    except ConvergenceError:  # what the pieces say cannot be followed through whole films
+        start = starting_parameters(coarse)
+        found = minimise(coarse, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
+
+    def resized(problem: Problem, found: Minimum, rho: float | None = None) -> Problem:
+        likely, size = most_likely_sizes(problem, found)
+        rho = rho or likely
+        log.info("rho_2 = %.3g, initial fields of %.3g of their expected size", rho, size)
+        return replace(problem, rho=rho, initial_size=size)
+
+    own = settings.rho_2 if isinstance(settings.rho_2, float) else None
+    integrated = "fields integrated out"
+    coarse, found, slopes = marginal_mode(
+        coarse,
+        found,
+        resized=partial(resized, rho=own),
+        least_decrease=_SEARCH_DECREASE,
+        what=integrated,
+        unfinished=kept,
+    )
     validation = None
     if settings.rho_2 == "k-fold":
-        validation = cross_validate(whole, found, unfinished=kept)
+        validation = cross_validate(coarse, found, unfinished=kept)
         if validation is None:
             raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
-        rho = validation.chosen
-    else:
-        rho = most_likely_rho(whole, found) if settings.rho_2 == "evidence" else float(settings.rho_2)
-    if abs(np.log(rho / whole.rho)) > _SETTLED_RHO:
-        whole = replace(whole, rho=rho)
-        again = "chosen rho_2"
-        found = minimise(whole, found.parameters, least_decrease=_SEARCH_DECREASE, what=again, unfinished=kept)
+        coarse = replace(coarse, rho=validation.chosen)
+    whole = replace(problem(build_models(video)), rho=coarse.rho, initial_size=coarse.initial_size)
+    finer = f"{integrated}, finer cells"
+    model = WithVolume(whole, found.parameters.shared, slopes, np.zeros((basis.size, basis.size)))
+    found = minimise(model, found.parameters, least_decrease=_SEARCH_DECREASE, what=finer, unfinished=kept)
     draws = settings.posterior_samples
     posterior = sample_posterior(whole, found, draws=draws) if draws else None
     return _result(video, whole, found, validation, posterior)
-
-
-def most_likely_rho(problem: Problem, found: Minimum) -> float:
-    """The regularisation under which the coefficients Z found, with their uncertainty, are most likely.
-
-    MacKay's (1992) fixed point of the evidence: the variance of Z is sum Z^2 over the number of coefficients that the
-    data determine. It uses the half-cycles of all particles at once and costs nothing beside the fit.
-    """
-    shared_covariance = np.linalg.inv(found.schur)
-    determined, square = 0.0, 0.0
-    for model, arrow, local in zip(problem.models, found.arrows, found.parameters.local, strict=True):
-        m = model.sizes[0]
-        solved = np.linalg.inv(arrow.gram_ll)
-        towards = solved[:m] @ arrow.gram_gl.T
-        uncertain = np.trace(solved[:m, :m]) + np.einsum("ij,jk,ik->", towards, shared_covariance, towards)
-        determined += m - problem.rho / problem.noise**2 * float(uncertain)
-        square += float(local[:m] @ local[:m])
-    return float(np.clip(problem.noise**2 * max(determined, 1.0) / square, *_RHO_RANGE))
 
 
 def _result(

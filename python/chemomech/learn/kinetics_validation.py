@@ -120,7 +120,11 @@ def _fold(
         own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_threads)
         fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
-        squares = [float(np.mean(own.misfit(0, each, fitted) ** 2)) for each in range(len(model.films))]
+        # Its own parameters were left to their prior alone.
+        local, untouched = fitted.local[0].copy(), model.columns(film)[model.sizes[0] :]
+        local[untouched] = parameters.local[index][untouched]
+        foreseen = Parameters(parameters.shared, (local,))
+        squares = [float(np.mean(own.misfit(0, each, foreseen) ** 2)) for each in range(len(model.films))]
         left_out[i] = squares[film]
         training[i] = np.mean([square for square, taken in zip(squares, used, strict=True) if taken])
     if unfinished:

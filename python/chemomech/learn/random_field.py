@@ -12,6 +12,8 @@ Spectra = dict[float, tuple[Float, Float]]
 #: Correlation lengths (pixels) and standard deviations tried for a field seen through noise.
 _LENGTHS_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _DEVIATIONS = tuple(np.geomspace(0.005, 0.5, 25).tolist())
+#: What is expected of the length where the samples say little: its median (pixels), and the deviation of its ln.
+_MEDIAN_LENGTH_PX, _LENGTH_SPREAD = 2.0, 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,8 @@ def covariance_spectra(position_px: Float) -> Spectra:
 def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise: float) -> tuple[float, float]:
     """Standard deviation and correlation length (pixels) of random fields of which noisy samples are given.
 
-    The maximum of the marginal likelihood of `fields` (n_pixels,), each less its mean, on a grid; all share one answer.
+    The most probable on a grid by the marginal likelihood of `fields` (n_pixels,), each less its mean, and a prior of
+    the length; all share one answer.
     `spectra` are those of each field's pixels.
     """
     best, answer = -np.inf, (_DEVIATIONS[0], _LENGTHS_PX[0])
@@ -72,7 +75,7 @@ def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise
             values, vectors = spectrum[length]
             powers.append((np.maximum(values, 0.0), (vectors.T @ (field - field.mean())) ** 2))
         for deviation in _DEVIATIONS:
-            likelihood = 0.0
+            likelihood = -((np.log(length / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2
             for values, power in powers:
                 variance = deviation**2 * values + noise**2
                 likelihood -= float(np.sum(np.log(variance) + power / variance)) / 2

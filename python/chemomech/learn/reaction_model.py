@@ -3,9 +3,9 @@
 Global parameters are those of the laws: mu_h = ln(c / (1 - c)) + Legendre series, held to the binodal where one is
 given, and ln j0 = Legendre series, neither regularised. Of each particle: ln k = an offset and the modes of a Gaussian
 field correlated over a pixel (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a
-noisy first frame is no initial condition: logit c0 is a Gaussian field z whose size and correlation length are the most
-likely ones given all first frames, and the first frame is data like the others. The mean rate is that of the smoothest
-trajectory of the mean composition that the frames do not contradict.
+noisy first frame is no initial condition: logit c0 is a Gaussian field z, and the first frame is data like the others.
+The mean rate is unknown as well, constant where the frames do not contradict that: an error of half a percent, which is
+what the means of the frames leave open, carries the reaction elsewhere.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -26,13 +26,21 @@ from chemomech.learn.arrow import Arrow, Parameters
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field, smoothed
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
-from chemomech.phasefield.reaction import CellMesh, HeldEdge, MeanRate, ReactionLaw, cell_mesh, react
+from chemomech.phasefield.reaction import (
+    CellMesh,
+    HeldEdge,
+    MeanRate,
+    ReactionLaw,
+    cell_mesh,
+    cells_along_a_pixel,
+    react,
+)
 from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k, pixels (Zhao: what is finer than a pixel cannot be seen), and the variance kept.
-_LOG_K_LENGTH_PX, _LOG_K_KEEP = 1.0, 0.95
+_LOG_K_LENGTH_PX, _LOG_K_KEEP = 1.0, 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -48,8 +56,9 @@ _DOMAIN_DEVIATION, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP = 3.0, 2.0, 0.95
 _JOIN_ERROR = 0.3
 #: Compositions of a first guess: noise and smoothing know no ends.
 _GUESS_RANGE = (0.03, 0.97)
-#: RMS error of the composition that a time step may make: far below the noise of a pixel.
-_TOLERANCE = 1e-4
+#: RMS error of the composition that a time step may make. The reaction is unstable: at 1e-4 a film can end far beyond
+#: what its noise hides, and derivatives are right to some per cent only.
+TOLERANCE = 1e-5
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
 #: Parameters that make the reaction harder to follow than this are no candidates.
@@ -60,8 +69,8 @@ _CONTRADICTED = 0.01
 _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
 #: Regular-solution parameter to start from where no binodal is given, kT.
 _START_OMEGA = 4.0
-#: Coarse cells along a pixel.
-_COARSE = 2
+#: Largest coarse cell in units of sqrt(kappa / (c_s kT)).
+_COARSE_CELL = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +80,39 @@ class Film:
     Attributes
     ----------
     half_cycle : the frames.
-    rate : mean rate.
+    knots_h : (n_knots,) times between which the mean rate is linear.
+    rate_modes : (n_knots, r), 1/h; the mean rate at the knots is rate_modes @ the last r of z.
+    rate_guess : (r,) those of the means of the frames alone.
     initial_logit : mean of logit c0.
     edge : compositions held at the edge; None without flux.
     initial_guess : (n_pixels,) most probable composition behind the first frame alone.
-    initial_modes : (n_cells, m); c0 = expit(initial_logit + initial_modes @ z), z standard normal.
+    initial_modes : (n_cells, m), the offset first; c0 = expit(initial_logit + initial_modes @ the first m of z).
+
+    z, standard normal, are the parameters of the film.
     """
 
     half_cycle: HalfCycle
-    rate: MeanRate
+    knots_h: Float
+    rate_modes: Float
+    rate_guess: Float
     edge: HeldEdge | None
     initial_logit: float
     initial_modes: Float
     initial_guess: Float
 
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return int(self.initial_modes.shape[1] + self.rate_modes.shape[1])
+
     def initial(self, z: Float) -> Float:
         """Initial composition (n_cells,)."""
-        return np.asarray(expit(np.clip(self.initial_logit + self.initial_modes @ z, -_PUREST, _PUREST)))
+        own = z[: self.initial_modes.shape[1]]
+        return np.asarray(expit(np.clip(self.initial_logit + self.initial_modes @ own, -_PUREST, _PUREST)))
+
+    def rate(self, z: Float) -> MeanRate:
+        """Mean rate."""
+        return MeanRate(self.knots_h, self.rate_modes @ z[self.initial_modes.shape[1] :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +134,7 @@ class ParticleModel:
     @property
     def sizes(self) -> list[int]:
         """Numbers of parameters: Z, then z of each film."""
-        return [self.log_k_modes.shape[1], *(film.initial_modes.shape[1] for film in self.films)]
+        return [self.log_k_modes.shape[1], *(film.size for film in self.films)]
 
     def split(self, local: Float) -> list[Float]:
         """Z and the z of each film from all parameters of the particle."""
@@ -119,6 +144,11 @@ class ParticleModel:
         """Places of Z and of the z of one film among the parameters of the particle."""
         begin = sum(self.sizes[: 1 + film])
         return np.concatenate([np.arange(self.sizes[0]), begin + np.arange(self.sizes[1 + film])])
+
+    def initial_columns(self, film: int) -> Int:
+        """Places of the parameters of one film's initial field, without its offset."""
+        begin = sum(self.sizes[: 1 + film])
+        return begin + np.arange(1, self.films[film].initial_modes.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +207,7 @@ def law_basis(binodal: float | None, alpha: float) -> LawBasis:
     return LawBasis(start, free @ linalg.null_space(conditions), LOG_J0_ORDER + 1, alpha)
 
 
-def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate]:
+def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate, Float]:
     """Initial mean and mean rate, linear between frames, of the smoothest trajectory that the frames do not contradict.
 
     A constant rate where it will do; otherwise the largest weight on the squared slopes of the rate at which the misfit
@@ -186,6 +216,12 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
     Parameters
     ----------
     mean : (n,) mean composition of the frames; `error` its standard error.
+
+    Returns
+    -------
+    start, rate
+    modes : (n, r), a constant of about the size of the rate, and where that will not do the steps of a random walk of
+        the slopes found; rates are expected to be the modes times standard normal numbers.
     """
     n, step = len(time_h), np.diff(time_h)
     slope, start = np.polyfit(time_h - time_h[0], mean, 1)
@@ -199,29 +235,32 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
     design = np.column_stack([np.ones(n), trapezium]) / error
     bends = np.column_stack([np.zeros(n - 1), np.diff(np.eye(n), axis=0)]) / np.sqrt(step)[:, None]
     weight = (time_h[-1] - time_h[0]) ** 3 / error**2
+    modes = np.full((n, 1), abs(slope))
     while misfit > allowed and weight > 1e-12 * (time_h[-1] - time_h[0]) ** 3:
+        walk = np.tri(n, n - 1, -1) * np.sqrt(step / weight)
+        modes = np.column_stack([np.full(n, abs(slope)), walk])
         system = np.vstack([design, np.sqrt(weight) * bends])
         found = np.linalg.lstsq(system, np.append(mean / error, np.zeros(n - 1)), rcond=None)[0]
         misfit = float(np.sum((design @ found - mean / error) ** 2))
         start, rate = found[0], found[1:]
         weight /= 3
-    return float(start), MeanRate(np.ascontiguousarray(time_h), np.ascontiguousarray(rate))
+    return float(start), MeanRate(np.ascontiguousarray(time_h), np.ascontiguousarray(rate)), modes
 
 
 def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = False) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
-    With `pieces` every few frames of a half-cycle are a film of their own; `coarse` cells are half a pixel.
+    With `pieces` every few frames of a half-cycle are a film of their own. Frames of `coarse` cells err by 0.01 RMS,
+    those of the others by a third of that.
 
     The size and correlation length of the initial fields are common to all first frames; later pieces start from
     domains.
     """
-    refinement = _COARSE if coarse else None
     held = video.boundary == "dirichlet_data"
-    meshes = [
-        cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held)
-        for each in video.particles.values()
-    ]
+    meshes = []
+    for each in video.particles.values():
+        refinement = cells_along_a_pixel(each.pixel_size_nm, video.gradient_nm2, _COARSE_CELL) if coarse else None
+        meshes.append(cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held))
     spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
     pairs = [
         (half, spectrum)
@@ -240,7 +279,7 @@ def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = F
         later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
         offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
         for half in particle.half_cycles:
-            mean, rate = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
+            mean, rate, rate_modes = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
             for part in _cut(half) if pieces else [half]:
                 begin = part.time_h[0]
                 start = float(np.clip(mean + rate.change(half.time_h[0], np.array([begin]))[0], *_START_RANGE))
@@ -253,7 +292,8 @@ def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = F
                     composition = np.array([smoothed(c, spectrum, video.noise) for c in part.li_fraction])
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
-                films.append(Film(part, rate, edge, float(logit(start)), columns, guess))
+                rate_guess = np.asarray(linalg.lstsq(rate_modes, rate.rate_per_h)[0])
+                films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
         log_k_modes = field_modes(position, _LOG_K_LENGTH_PX, _LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
@@ -285,8 +325,10 @@ class Problem:
     basis : the laws.
     gradient_nm2, noise : of the video.
     rho : regularisation of ln k, variance of the noise over that of the coefficients Z.
+    initial_size : expected size of the initial fields, in units of what their modes say.
     used : for each particle, which of its films are data.
     tasks : who evaluates the films; sums are taken in their order, so that it makes no difference.
+    tolerance : RMS error of the composition that a time step may make.
     """
 
     models: Sequence[ParticleModel]
@@ -294,8 +336,10 @@ class Problem:
     gradient_nm2: float
     noise: float
     rho: float
+    initial_size: float
     used: Sequence[Sequence[bool]]
     tasks: TasksOn = in_threads
+    tolerance: float = TOLERANCE
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: there nobody else evaluates films for it."""
@@ -308,8 +352,11 @@ class Problem:
 
     def prior(self, model: ParticleModel) -> Float:
         """Weight (n_local,) of the squared parameters of a particle."""
-        weights = [np.full(model.sizes[0], self.rho / self.noise**2)]
-        return np.concatenate([*weights, *(np.ones(size) for size in model.sizes[1:])])
+        weights = np.ones(sum(model.sizes))
+        weights[: model.sizes[0]] = self.rho / self.noise**2
+        for film in range(len(model.films)):
+            weights[model.initial_columns(film)] = self.initial_size**-2
+        return weights
 
     def frames(self, index: int, film: int, parameters: Parameters) -> Float:
         """The model of one film, (n_t, n_pixels)."""
@@ -398,13 +445,14 @@ class Problem:
         trajectory = self._react(index, film, parameters, derivatives=True)
         half = model.films[film]
         misfit = (trajectory.frames() - half.half_cycle.li_fraction) / self.noise
-        mu, log_j0, log_k, initial = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
+        mu, log_j0, log_k, initial, rate = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
         c0 = trajectory.states[0]
         parts = [
             self.basis.mu_modes.T @ mu,
             log_j0,
             model.log_k_modes.T @ log_k,
             half.initial_modes.T @ (c0 * (1 - c0) * initial),
+            half.rate_modes.T @ rate,
         ]
         return float(np.sum(misfit**2)), np.concatenate(parts)
 
@@ -426,7 +474,8 @@ class Problem:
         misfit = (trajectory.frames() - half.half_cycle.li_fraction).ravel() / self.noise
         c0 = trajectory.states[0]
         along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
-        raw = trajectory.sensitivities(model.log_k_modes, along_c0, threads=False).reshape(misfit.size, -1)
+        raw = trajectory.sensitivities(model.log_k_modes, along_c0, half.rate_modes, threads=False)
+        raw = raw.reshape(misfit.size, -1)
         jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
         return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
 
@@ -440,11 +489,11 @@ class Problem:
             model.log_k_modes @ parts[0],
             half.initial(parts[1 + film]),
             half.half_cycle.time_h,
-            half.rate,
+            half.rate(parts[1 + film]),
             gradient_nm2=self.gradient_nm2,
             edge=half.edge,
             coherency=model.coherency,
-            tolerance=_TOLERANCE,
+            tolerance=self.tolerance,
             most_steps=min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1)),
             derivatives=derivatives,
         )
@@ -453,7 +502,8 @@ class Problem:
 def starting_parameters(problem: Problem) -> Parameters:
     """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
     local = _initial_fields(problem, [np.zeros(model.sizes[0]) for model in problem.models])
-    mean_rate = np.mean([np.abs(film.rate.rate_per_h).mean() for model in problem.models for film in model.films])
+    films = [film for model in problem.models for film in model.films]
+    mean_rate = np.mean([np.abs(film.rate_modes @ film.rate_guess).mean() for film in films])
     best = None
     for factor in _START_CURRENTS:
         shared = np.zeros(problem.basis.size)
@@ -485,7 +535,8 @@ def _closest(film: Film, field: Float) -> Float:
     """Most probable z given logit c0 (n_cells,) with an error of its own."""
     modes = film.initial_modes / _JOIN_ERROR
     system = np.eye(modes.shape[1]) + modes.T @ modes
-    return np.asarray(linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos"))
+    initial = linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos")
+    return np.concatenate([initial, film.rate_guess])
 
 
 def joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameters:
@@ -501,7 +552,7 @@ def joined(pieces: Problem, whole: Problem, parameters: Parameters) -> Parameter
                 if piece.half_cycle.time_h[0] == film.half_cycle.time_h[0]
                 and piece.half_cycle.name == film.half_cycle.name
             )
-            field = cut.films[first].initial_logit + cut.films[first].initial_modes @ parts[1 + first]
+            field = logit(cut.films[first].initial(parts[1 + first]))
             joined.append(_closest(film, field))
         local.append(np.concatenate(joined))
     return Parameters(parameters.shared, tuple(local))

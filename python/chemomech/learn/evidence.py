@@ -1,0 +1,206 @@
+"""The most probable laws with the parameters of the particles integrated out, and how large those are to be expected.
+
+The most probable values of all parameters together are biased where each particle brings hundreds of its own (Neyman &
+Scott 1948): a law under which the data determine ln k and the initial fields sharply leaves them little room, and looks
+no worse for it. Laplace's approximation of the integral over the local parameters adds what is missing to half the
+objective, the volume half ln det H_ll of each particle (Tierney & Kadane 1986). Here its slope stands for it, evaluated
+anew until that no longer moves the laws. The sizes of the priors are those under which the local parameters found, with
+their uncertainty, are most likely (MacKay 1992).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from scipy import linalg
+
+from chemomech.arrays import Float
+from chemomech.errors import ConvergenceError
+from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
+from chemomech.learn.reaction_model import Problem
+from chemomech.tasks import Unfinished
+
+P = TypeVar("P", bound=Objective)
+
+log = logging.getLogger(__name__)
+
+#: Length of the differences, in standard deviations of the shared parameters.
+_DIFFERENCE = 0.5
+#: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
+_SETTLED, _MOST_ROUNDS = 0.5, 6
+#: Least bend of the model of the volume after a round, in units of that before.
+_LEAST_BEND = 0.02
+#: Regularisation of ln k and size of the initial fields may become.
+_RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class WithVolume:
+    """An objective with a quadratic model of the volume added.
+
+    Attributes
+    ----------
+    centre : (n,) shared parameters about which the model is.
+    slopes : (particles, n) of the volume there.
+    bend : (n, n) second derivatives of the sum.
+    """
+
+    problem: Objective
+    centre: Float
+    slopes: Float
+    bend: Float
+
+    @property
+    def n_shared(self) -> int:
+        """Number of shared parameters."""
+        return self.problem.n_shared
+
+    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
+        """Half the sum; infinite where it is not `below`, or cannot be evaluated."""
+        added = self._added(parameters)
+        return self.problem.objective(parameters, below - added) + added
+
+    def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
+        """Half the sum and the Gauss-Newton systems of all particles, or ConvergenceError."""
+        value, arrows = self.problem.system(parameters)
+        share = self.bend / len(arrows)
+        arrows = [replace(arrow, gram_gg=arrow.gram_gg + share) for arrow in arrows]
+        return value + self._added(parameters), self._sloped(parameters, arrows)
+
+    def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
+        """Half the sum and the given systems with their gradients replaced by those here, or ConvergenceError."""
+        value, turned = self.problem.turned(parameters, arrows)
+        return value + self._added(parameters), self._sloped(parameters, turned)
+
+    def _added(self, parameters: Parameters) -> float:
+        change = parameters.shared - self.centre
+        return float(self.slopes.sum(axis=0) @ change + change @ self.bend @ change / 2)
+
+    def _sloped(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[Arrow]:
+        turn = self.bend @ (parameters.shared - self.centre) / len(arrows)
+        return [
+            replace(arrow, gradient_g=arrow.gradient_g + own + turn)
+            for arrow, own in zip(arrows, self.slopes, strict=True)
+        ]
+
+
+def marginal_mode(
+    problem: P,
+    found: Minimum,
+    *,
+    resized: Callable[[P, Minimum], P] | None = None,
+    least_decrease: float = 0.0,
+    what: str = "",
+    unfinished: Unfinished | None = None,
+) -> tuple[P, Minimum, Float]:
+    """The most probable shared parameters with the local ones integrated out, the local ones most probable given them.
+
+    In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
+    minimised. The model's bend begins with that of the objective, so that steps stay short of what is not known, and
+    learns from the slopes of round after round (BFGS). To start from the minimum of the objective alone would be a
+    detour: the laws that it favours can be far away.
+
+    Parameters
+    ----------
+    found : a minimum with the shared parameters held.
+    resized : the problem with the priors that a minimum makes most likely; called in each round.
+    least_decrease, what, unfinished : as of `minimise`; every round is kept under a name of its own.
+
+    Returns
+    -------
+    problem : with its last priors.
+    found : the last minimum, of the objective and the slopes together.
+    slopes : (particles, n), of the volume.
+    """
+    bend, before, old = found.schur, found.parameters.shared, None
+    for number in range(1, _MOST_ROUNDS + 1):
+        round_of = f"{what}, round {number}" if what else ""
+        name = f"{round_of}, slopes"
+        kept = unfinished.find(name) if unfinished else None
+        slopes = volume_slopes(problem, found) if kept is None else kept
+        if unfinished:
+            unfinished.keep(name, slopes)
+        centre, slope = found.parameters.shared, slopes.sum(axis=0)
+        left = np.inf
+        if old is not None:
+            # What the model that has just been minimised did not foresee.
+            wrong = slope - old - bend @ (centre - before)
+            left = float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
+            bend = _updated(bend, centre - before, slope - old)
+        if what:
+            log.info("%s: laws still off by %.2g standard deviations", round_of, left)
+        if left < _SETTLED:
+            break
+        if resized:
+            problem = resized(problem, found)
+        before, old = centre, slope
+        model = WithVolume(problem, centre, slopes, bend)
+        found = minimise(model, found.parameters, least_decrease=least_decrease, what=round_of, unfinished=unfinished)
+    return problem, found, slopes
+
+
+def _updated(bend: Float, change: Float, turn: Float) -> Float:
+    """The matrix that takes the change to the turn of the slope where that is uphill, hardly anywhere else (BFGS)."""
+    along = bend @ change
+    full = change @ along
+    if full == 0:
+        return bend
+    # Where the volume bends down, its model is next to flat.
+    short = max(float(change @ turn), _LEAST_BEND * float(full))
+    toward = turn if short == change @ turn else along * (short / full)
+    return np.asarray(bend - np.outer(along, along) / full + np.outer(toward, toward) / short)
+
+
+def volume_slopes(problem: Objective, found: Minimum) -> Float:
+    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following: differences."""
+    n = problem.n_shared
+    here, slopes = _volume(found.arrows), np.zeros((n, len(found.arrows)))
+    # Columns: independent changes of one standard deviation each.
+    units = linalg.solve_triangular(linalg.cholesky(found.schur, lower=True), np.eye(n), lower=True, trans="T")
+    for i in range(n):
+        for difference in (_DIFFERENCE, -_DIFFERENCE):  # backward where the reaction cannot be followed
+            try:
+                _, arrows = problem.system(_moved(found, difference * units[:, i]))
+            except ConvergenceError:
+                continue
+            slopes[i] = (_volume(arrows) - here) / difference
+            break
+    return np.asarray(linalg.solve(units.T, slopes).T)
+
+
+def _volume(arrows: Sequence[Arrow]) -> Float:
+    """Half ln det H_ll of each particle."""
+    return np.array([np.log(np.diag(linalg.cholesky(arrow.gram_ll, lower=True))).sum() for arrow in arrows])
+
+
+def _moved(found: Minimum, step: Float) -> Parameters:
+    """Shared parameters a step away, the local ones following as the quadratic model says."""
+    local = [
+        own - linalg.solve(arrow.gram_ll, arrow.gram_gl.T @ step, assume_a="pos")
+        for own, arrow in zip(found.parameters.local, found.arrows, strict=True)
+    ]
+    return Parameters(found.parameters.shared + step, tuple(local))
+
+
+def most_likely_sizes(problem: Problem, found: Minimum) -> tuple[float, float]:
+    """Regularisation rho of ln k and size of the initial fields.
+
+    MacKay's fixed point: the variance of a coefficient is the sum of squares of those found over the number of them
+    that the data determine. It uses the half-cycles of all particles at once and costs nothing beside the fit.
+    """
+    shared = linalg.inv(found.schur)
+    determined, squares = np.zeros(2), np.zeros(2)
+    for model, arrow, local in zip(problem.models, found.arrows, found.parameters.local, strict=True):
+        solved = linalg.inv(arrow.gram_ll)
+        towards = solved @ arrow.gram_gl.T
+        variance = np.diag(solved) + np.einsum("ij,jk,ik->i", towards, shared, towards)
+        known = 1 - problem.prior(model) * variance
+        initial = np.concatenate([model.initial_columns(film) for film in range(len(model.films))])
+        for i, columns in enumerate((np.arange(model.sizes[0]), initial)):
+            determined[i] += known[columns].sum()
+            squares[i] += local[columns] @ local[columns]
+    variances = squares / np.maximum(determined, 1.0)
+    rho, size = problem.noise**2 / variances[0], np.sqrt(variances[1])
+    return float(np.clip(rho, *_RHO_RANGE)), float(np.clip(size, *_SIZE_RANGE))
