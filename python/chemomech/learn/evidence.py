@@ -19,6 +19,7 @@ from scipy import linalg
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
+from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import Problem
 from chemomech.tasks import Unfinished
 
@@ -30,8 +31,14 @@ log = logging.getLogger(__name__)
 _DIFFERENCE = 0.5
 #: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
 _SETTLED, _MOST_ROUNDS = 0.5, 6
-#: Least bend of the model of the volume after a round, in units of that before.
-_LEAST_BEND = 0.02
+#: How far, in standard deviations, the first model of the volume may carry the shared parameters.
+_LONGEST = 8.0
+#: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
+_FIRST_BEND, _LEAST_BEND = 0.2, 0.02
+#: Correlation lengths of ln k (pixels) and regularisations tried, and the share of the variance that their modes keep.
+_LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
+_RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
+_KEPT = 0.99
 #: Regularisation of ln k and size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
@@ -90,6 +97,7 @@ def marginal_mode(
     problem: P,
     found: Minimum,
     *,
+    cheaper: Callable[[P], Objective] | None = None,
     resized: Callable[[P, Minimum], P] | None = None,
     least_decrease: float = 0.0,
     what: str = "",
@@ -98,13 +106,14 @@ def marginal_mode(
     """The most probable shared parameters with the local ones integrated out, the local ones most probable given them.
 
     In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
-    minimised. The model's bend begins with that of the objective, so that steps stay short of what is not known, and
-    learns from the slopes of round after round (BFGS). To start from the minimum of the objective alone would be a
+    minimised. The model's bend begins with a part of the objective's, so that steps stay short of what is not known,
+    and learns from the slopes of round after round (BFGS). To start from the minimum of the objective alone would be a
     detour: the laws that it favours can be far away.
 
     Parameters
     ----------
     found : a minimum with the shared parameters held.
+    cheaper : makes about the same problem, to take the slopes of the volume from.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
     least_decrease, what, unfinished : as of `minimise`; every round is kept under a name of its own.
 
@@ -114,17 +123,20 @@ def marginal_mode(
     found : the last minimum, of the objective and the slopes together.
     slopes : (particles, n), of the volume.
     """
-    bend, before, old = found.schur, found.parameters.shared, None
+    bend, before, old = np.zeros_like(found.schur), found.parameters.shared, None
     for number in range(1, _MOST_ROUNDS + 1):
         round_of = f"{what}, round {number}" if what else ""
         name = f"{round_of}, slopes"
         kept = unfinished.find(name) if unfinished else None
-        slopes = volume_slopes(problem, found) if kept is None else kept
+        slopes = volume_slopes(cheaper(problem) if cheaper else problem, found) if kept is None else kept
         if unfinished:
             unfinished.keep(name, slopes)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         left = np.inf
-        if old is not None:
+        if old is None:
+            pull = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
+            bend = max(_FIRST_BEND, pull / _LONGEST - 1) * found.schur
+        else:
             # What the model that has just been minimised did not foresee.
             wrong = slope - old - bend @ (centre - before)
             left = float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
@@ -156,7 +168,7 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
 def volume_slopes(problem: Objective, found: Minimum) -> Float:
     """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following: differences."""
     n = problem.n_shared
-    here, slopes = _volume(found.arrows), np.zeros((n, len(found.arrows)))
+    here, slopes = _volume(problem.system(found.parameters)[1]), np.zeros((n, len(found.arrows)))
     # Columns: independent changes of one standard deviation each.
     units = linalg.solve_triangular(linalg.cholesky(found.schur, lower=True), np.eye(n), lower=True, trans="T")
     for i in range(n):
@@ -182,6 +194,47 @@ def _moved(found: Minimum, step: Float) -> Parameters:
         for own, arrow in zip(found.parameters.local, found.arrows, strict=True)
     ]
     return Parameters(found.parameters.shared + step, tuple(local))
+
+
+def most_likely_length(problem: Problem, parameters: Parameters) -> float:
+    """Correlation length of ln k, pixels, under which the frames are most likely.
+
+    About the parameters the misfit is quadratic in ln k, the initial fields and rates eliminated; the integral over
+    fields of each length and size is then known (Laplace).
+
+    Parameters
+    ----------
+    problem : with modes of ln k short enough to make up all others.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
+    """
+    _, arrows = problem.system(parameters)
+    evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
+    for model, arrow, local in zip(problem.models, arrows, parameters.local, strict=True):
+        m = model.sizes[0]
+        own, prior = local[:m], problem.prior(model)[:m]
+        towards = linalg.solve(arrow.gram_ll[m:, m:], arrow.gram_ll[m:, :m], assume_a="pos")
+        gram = arrow.gram_ll[:m, :m] - np.diag(prior) - arrow.gram_ll[:m, m:] @ towards
+        slope = arrow.gradient_l[:m] - prior * own - towards.T @ arrow.gradient_l[m:]
+        pull = gram @ own - slope
+        for i, length in enumerate(_LENGTHS_PX):
+            modes = np.column_stack(
+                [np.ones(len(model.log_k_modes)), field_modes(model.mesh.pixel_position_px, length, _KEPT).pixels]
+            )
+            change = linalg.lstsq(model.log_k_modes, modes)[0]
+            values, vectors = linalg.eigh(change.T @ gram @ change)
+            square = (vectors.T @ (change.T @ pull)) ** 2
+            for j, rho in enumerate(_RHOS):
+                weight = rho / problem.noise**2
+                evidence[i, j] += np.sum(square / (values + weight) - np.log1p(np.maximum(values, 0) / weight)) / 2
+    best = evidence.max(axis=1)
+    log.info(
+        "evidence of correlation lengths of ln k: %s",
+        ", ".join(f"{a:g} px {b - best.max():.1f}" for a, b in zip(_LENGTHS_PX, best, strict=True)),
+    )
+    return _LENGTHS_PX[int(best.argmax())]
 
 
 def most_likely_sizes(problem: Problem, found: Minimum) -> tuple[float, float]:

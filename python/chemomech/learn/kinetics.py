@@ -20,10 +20,18 @@ from threadpoolctl import threadpool_limits
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.learn.arrow import CONVERGED, Minimum, deviation, minimise
-from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_sizes
+from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, sample_posterior
-from chemomech.learn.reaction_model import ParticleModel, Problem, build_models, joined, law_basis, starting_parameters
+from chemomech.learn.reaction_model import (
+    ParticleModel,
+    Problem,
+    build_models,
+    joined,
+    law_basis,
+    starting_parameters,
+    with_modes_of,
+)
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
@@ -34,6 +42,8 @@ log = logging.getLogger(__name__)
 _PIECE_DECREASE = 5e-3
 #: RMS error of the composition that a time step of the search may make.
 _SEARCH_TOLERANCE = 3e-5
+#: Correlation length of ln k that makes up all longer ones (Zhao: what is finer than a pixel cannot be seen).
+_SHORTEST_PX = 1.0
 #: rho_2 of the search.
 _START_RHO = 0.02
 #: Relative decrease that ends the search.
@@ -195,10 +205,19 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
         return replace(problem, rho=rho, initial_size=size)
 
     own = settings.rho_2 if isinstance(settings.rho_2, float) else None
+    shortest = build_models(video, log_k_length_px=_SHORTEST_PX, coarse=True)
+    length = most_likely_length(
+        replace(coarse, models=shortest), with_modes_of(shortest, coarse.models, found.parameters)
+    )
+    whole = problem(build_models(video, log_k_length_px=length))
+    start = with_modes_of(whole.models, coarse.models, found.parameters)
+    cells = build_models(video, log_k_length_px=length, coarse=True)
+    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what=f"{held}, again", unfinished=kept)
     integrated = "fields integrated out"
-    coarse, found, slopes = marginal_mode(
-        coarse,
+    whole, found, slopes = marginal_mode(
+        whole,
         found,
+        cheaper=lambda whole: replace(whole, models=cells, tolerance=_SEARCH_TOLERANCE),
         resized=partial(resized, rho=own),
         least_decrease=_SEARCH_DECREASE,
         what=integrated,
@@ -206,14 +225,13 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     )
     validation = None
     if settings.rho_2 == "k-fold":
-        validation = cross_validate(coarse, found, unfinished=kept)
+        validation = cross_validate(whole, found, unfinished=kept)
         if validation is None:
             raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
-        coarse = replace(coarse, rho=validation.chosen)
-    whole = replace(problem(build_models(video)), rho=coarse.rho, initial_size=coarse.initial_size)
-    finer = f"{integrated}, finer cells"
+        whole = replace(whole, rho=validation.chosen)
     model = WithVolume(whole, found.parameters.shared, slopes, np.zeros((basis.size, basis.size)))
-    found = minimise(model, found.parameters, least_decrease=_SEARCH_DECREASE, what=finer, unfinished=kept)
+    last = f"{integrated}, once more"
+    found = minimise(model, found.parameters, least_decrease=_SEARCH_DECREASE, what=last, unfinished=kept)
     draws = settings.posterior_samples
     posterior = sample_posterior(whole, found, draws=draws) if draws else None
     return _result(video, whole, found, validation, posterior)

@@ -39,8 +39,8 @@ from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
-#: Correlation length of ln k, pixels (Zhao: what is finer than a pixel cannot be seen), and the variance kept.
-_LOG_K_LENGTH_PX, _LOG_K_KEEP = 1.0, 0.99
+#: Share of the variance of ln k that is kept.
+_LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -247,9 +247,12 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
     return float(start), MeanRate(np.ascontiguousarray(time_h), np.ascontiguousarray(rate)), modes
 
 
-def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = False) -> list[ParticleModel]:
+def build_models(
+    video: ReactionVideo, *, log_k_length_px: float = 2.0, pieces: bool = False, coarse: bool = False
+) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
+    ln k is correlated over `log_k_length_px` pixels.
     With `pieces` every few frames of a half-cycle are a film of their own. Frames of `coarse` cells err by 0.01 RMS,
     those of the others by a third of that.
 
@@ -294,7 +297,7 @@ def build_models(video: ReactionVideo, *, pieces: bool = False, coarse: bool = F
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
                 rate_guess = np.asarray(linalg.lstsq(rate_modes, rate.rate_per_h)[0])
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, _LOG_K_LENGTH_PX, _LOG_K_KEEP).pixels
+        log_k_modes = field_modes(position, log_k_length_px, _LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:
@@ -497,6 +500,16 @@ class Problem:
             most_steps=min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1)),
             derivatives=derivatives,
         )
+
+
+def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
+    """Parameters of models with other modes of ln k, in which it is the closest one."""
+    local = []
+    for model, other, own in zip(models, others, given.local, strict=True):
+        log_k = other.log_k_modes @ other.split(own)[0]
+        z = linalg.lstsq(model.log_k_modes, log_k)[0]
+        local.append(np.concatenate([z, own[other.sizes[0] :]]))
+    return Parameters(given.shared, tuple(local))
 
 
 def starting_parameters(problem: Problem) -> Parameters:
