@@ -25,7 +25,7 @@ def film(mask, log_k, rate_per_h, seed, noise, n_frames=6, law=LAW):
     return time_h, frames + noise * random.standard_normal(frames.shape)
 
 
-def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None):
+def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None, law=LAW):
     """A reaction-video/1 file of elliptical particles; returns ln k of each.
 
     Each has a discharge and a charge, the last ones no charge where there are fewer `half_cycles`.
@@ -48,7 +48,7 @@ def write_video(path, shapes, noise, spread=0.4, seed=0, half_cycles=None):
             truth[f"P{i + 1}"] = log_k
             both = half_cycles is None or i < half_cycles - len(shapes)
             for k, (mode, rate) in enumerate((("discharge", 1.6), ("charge", -1.1))[: 1 + both]):
-                time_h, frames = film(mask, log_k, rate, 10 * i + k, noise)
+                time_h, frames = film(mask, log_k, rate, 10 * i + k, noise, law=law)
                 half = group.create_group(f"half_cycles/{k}")
                 half.attrs["mode"] = mode
                 half["time_s"] = 3600 * time_h
