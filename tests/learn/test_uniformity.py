@@ -69,7 +69,7 @@ def test_few_particles_say_little_and_the_error_says_so(tmp_path):
     """
     path = tmp_path / "video.h5"
     write_video(path, [(6, 8), (7, 7)], noise=0.04)
-    result = learn_from_uniformity(read_video(path), population=True, draws=50)
+    result = learn_from_uniformity(read_video(path), population=True, draws=100)
     value, deviation = result.asymmetry
     assert 0.66 < deviation < 1.5
     assert value == pytest.approx(asymmetry(LAW), abs=3 * deviation)
@@ -85,11 +85,11 @@ def test_the_same_seed_gives_the_same_laws(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [POOR_SIDE, RICH_SIDE])
-def test_asymmetry_is_found_without_images(tmp_path, law):
+@pytest.mark.parametrize(("law", "seed"), [(POOR_SIDE, 12), (RICH_SIDE, 13)])
+def test_asymmetry_is_found_without_images(tmp_path, law, seed):
     """Either sign, from eight particles with neighbours (Zhao et al. 2023, supplementary figure 14)."""
     path = tmp_path / "video.h5"
-    write_video(path, [(6, 8), (7, 7)] * 4, noise=0.04, law=law)
+    write_video(path, [(6, 8), (7, 7)] * 4, noise=0.04, law=law, seed=seed)
     value, deviation = learn_from_uniformity(read_video(path)).asymmetry
     assert value * asymmetry(law) > 0
     assert value == pytest.approx(asymmetry(law), abs=2.5 * deviation)
