@@ -168,7 +168,7 @@ def learn_from_uniformity(
     ConvergenceError : most reactions that were drawn cannot be followed.
 
     >>> learn_from_uniformity(read_video("video.h5")).asymmetry
-    (0.6, 0.8)
+    (0.7, 0.9)
     """
     basis, models = law_basis(video.binodal, video.alpha), build_models(video)
     meshes, gradient_nm2 = [model.mesh for model in models], video.gradient_nm2
