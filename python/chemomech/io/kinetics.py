@@ -58,6 +58,7 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "noise_sigma": result.noise,
         "legendre": {"mu_h_kT": result.law.mu.tolist(), "log_j0": result.law.log_j0.tolist()},
         "rho_2": result.rho,
+        "log_k_length_px": result.log_k_length_px,
         "cross_validation": _validation(result),
         "posterior": _posterior(result),
         "termination": {"reason": result.reason, "iterations": result.iterations},

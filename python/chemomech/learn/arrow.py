@@ -230,6 +230,11 @@ def _search(
             age = 0
         elif small:
             reason = STALLED if refused else CONVERGED
+            if not refused:
+                # What it promises is less than rounding of the time steps hides, so it is taken unseen.
+                last = _evaluated(problem, trial)
+                if last:
+                    parameters, (value, arrows), age = trial, last, 0
             break
         else:
             damping *= growth
@@ -237,6 +242,13 @@ def _search(
     if age > 0:
         value, arrows = problem.system(parameters)
     return keep(reason)
+
+
+def _evaluated(problem: Objective, parameters: Parameters) -> tuple[float, list[Arrow]] | None:
+    try:
+        return problem.system(parameters)
+    except ConvergenceError:
+        return None
 
 
 class _Outlook:

@@ -1,16 +1,15 @@
 """Learn free energy, exchange current and local rate constants from videos of reacting particles (Zhao et al. 2023).
 
-The most probable parameters (maximum a posteriori) of
+The posterior of the unknowns of `reaction_model` is that of
 
-    sum over frames ((model - data) / noise)^2 + rho_2 / noise^2 sum Z^2 + sum z^2
+    sum over frames ((model - data) / noise)^2 + rho_2 / noise^2 sum Z^2 + sum z^2 / size^2
 
-with the unknowns of `reaction_model`, found by the Gauss-Newton method of `arrow`.
+The laws are the most probable ones with the unknowns of the particles integrated out (`evidence`), and these the most
+probable ones given the laws; `kinetics_search` finds them.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,36 +17,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
-from chemomech.errors import ConvergenceError, InputError
-from chemomech.learn.arrow import CONVERGED, Minimum, deviation, minimise
-from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
+from chemomech.errors import InputError
+from chemomech.learn.arrow import CONVERGED, Minimum, deviation
+from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, sample_posterior
-from chemomech.learn.reaction_model import (
-    ParticleModel,
-    Problem,
-    build_models,
-    joined,
-    law_basis,
-    starting_parameters,
-    with_modes_of,
-)
+from chemomech.learn.reaction_model import Problem
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
 
 log = logging.getLogger(__name__)
 
-#: Relative decrease that ends this search: it only has to lead into the valley.
-_PIECE_DECREASE = 5e-3
-#: RMS error of the composition that a time step of the search may make.
-_SEARCH_TOLERANCE = 3e-5
-#: Correlation length of ln k that makes up all longer ones (Zhao: what is finer than a pixel cannot be seen).
-_SHORTEST_PX = 1.0
-#: rho_2 of the search.
-_START_RHO = 0.02
-#: Relative decrease that ends the search.
-_SEARCH_DECREASE = 3e-4
 #: Ratio of misfit to noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
@@ -111,6 +92,7 @@ class KineticsResult:
     posterior : samples; None unless asked for.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
+    log_k_length_px : its correlation length, the most likely one.
     reason, iterations : why the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
@@ -129,6 +111,7 @@ class KineticsResult:
     rmse: float
     noise: float
     rho: float
+    log_k_length_px: float
     reason: str
     iterations: int
     particles: dict[str, ParticleKinetics]
@@ -144,8 +127,8 @@ def learn_kinetics(
 ) -> KineticsResult:
     """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
 
-    The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, ln k and the initial fields
-    marginalised, widened by the misfit where that is larger than the noise.
+    The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, the unknowns of the particles
+    integrated out, widened by the misfit where that is larger than the noise.
 
     Parameters
     ----------
@@ -169,72 +152,20 @@ def learn_kinetics(
 
 
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
-    basis = law_basis(video.binodal, video.alpha)
-
-    def problem(models: Sequence[ParticleModel]) -> Problem:
-        every = [[True] * len(model.films) for model in models]
-        return Problem(models, basis, video.gradient_nm2, video.noise, _START_RHO, 1.0, every, tasks)
-
-    # Pieces of a film start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held,
-    # and of ln j0 no more is asked than a parabola.
-    none, n_mu = np.zeros(basis.size, dtype=bool), basis.mu_modes.shape[1]
-    simple = none.copy()
-    simple[n_mu : n_mu + 3] = True
-    pieces, coarse = problem(build_models(video, pieces=True, coarse=True)), problem(build_models(video, coarse=True))
-    pieces, coarse = replace(pieces, tolerance=_SEARCH_TOLERANCE), replace(coarse, tolerance=_SEARCH_TOLERANCE)
-    rough = minimise(
-        pieces,
-        starting_parameters(pieces),
-        free=simple,
-        least_decrease=_PIECE_DECREASE,
-        what="pieces of films",
-        unfinished=kept,
-    )
-    start = joined(pieces, coarse, rough.parameters)
-    held = "whole films, laws held"
-    try:
-        found = minimise(coarse, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
-    except ConvergenceError:  # what the pieces say cannot be followed through whole films
-        start = starting_parameters(coarse)
-        found = minimise(coarse, start, free=none, least_decrease=_PIECE_DECREASE, what=held, unfinished=kept)
-
-    def resized(problem: Problem, found: Minimum, rho: float | None = None) -> Problem:
-        likely, size = most_likely_sizes(problem, found)
-        rho = rho or likely
-        log.info("rho_2 = %.3g, initial fields of %.3g of their expected size", rho, size)
-        return replace(problem, rho=rho, initial_size=size)
-
-    own = settings.rho_2 if isinstance(settings.rho_2, float) else None
-    shortest = build_models(video, log_k_length_px=_SHORTEST_PX, coarse=True)
-    length = most_likely_length(
-        replace(coarse, models=shortest), with_modes_of(shortest, coarse.models, found.parameters)
-    )
-    whole = problem(build_models(video, log_k_length_px=length))
-    start = with_modes_of(whole.models, coarse.models, found.parameters)
-    cells = build_models(video, log_k_length_px=length, coarse=True)
-    found = minimise(whole, start, free=none, least_decrease=_PIECE_DECREASE, what=f"{held}, again", unfinished=kept)
-    integrated = "fields integrated out"
-    whole, found, slopes = marginal_mode(
-        whole,
-        found,
-        cheaper=lambda whole: replace(whole, models=cells, tolerance=_SEARCH_TOLERANCE),
-        resized=partial(resized, rho=own),
-        least_decrease=_SEARCH_DECREASE,
-        what=integrated,
-        unfinished=kept,
-    )
+    search = KineticsSearch(video, tasks, kept)
+    coarse, rough = search.whole_films()
+    rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
+    problem, found, slopes = search.laws(coarse, rough, rho)
     validation = None
     if settings.rho_2 == "k-fold":
-        validation = cross_validate(whole, found, unfinished=kept)
+        validation = cross_validate(problem, found, unfinished=kept)
         if validation is None:
             raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
-        whole = replace(whole, rho=validation.chosen)
-    model = WithVolume(whole, found.parameters.shared, slopes, np.zeros((basis.size, basis.size)))
-    last = f"{integrated}, once more"
-    found = minimise(model, found.parameters, least_decrease=_SEARCH_DECREASE, what=last, unfinished=kept)
+        problem = replace(problem, rho=validation.chosen)
+    found = search.to_the_end(problem, found, slopes)
     draws = settings.posterior_samples
-    posterior = sample_posterior(whole, found, draws=draws) if draws else None
-    return _result(video, whole, found, validation, posterior)
+    posterior = sample_posterior(problem, found, draws=draws) if draws else None
+    return _result(video, problem, found, validation, posterior)
 
 
 def _result(
@@ -291,6 +222,7 @@ def _result(
         rmse=rmse,
         noise=video.noise,
         rho=problem.rho,
+        log_k_length_px=problem.models[0].log_k_length_px,
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,

@@ -39,7 +39,8 @@ from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
-#: Share of the variance of ln k that is kept.
+#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept.
+LOG_K_LENGTH_PX = 2.0
 _LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
@@ -122,12 +123,14 @@ class ParticleModel:
     Attributes
     ----------
     log_k_modes : (n_pixels, m), the offset first; ln k = log_k_modes @ Z.
+    log_k_length_px : correlation length of ln k.
     coherency : (n_pixels, rank), as `react` takes it; None without elastic energy.
     """
 
     particle: FilmedParticle
     mesh: CellMesh
     log_k_modes: Float
+    log_k_length_px: float
     coherency: Float | None
     films: tuple[Film, ...]
 
@@ -248,7 +251,7 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
 
 
 def build_models(
-    video: ReactionVideo, *, log_k_length_px: float = 2.0, pieces: bool = False, coarse: bool = False
+    video: ReactionVideo, *, log_k_length_px: float = LOG_K_LENGTH_PX, pieces: bool = False, coarse: bool = False
 ) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
@@ -305,7 +308,7 @@ def build_models(
             coherency = coherency_modes(
                 particle.mask, particle.pixel_size_nm, source.misfit, source.stiffness_GPa, source.energy_density_GPa
             )
-        models.append(ParticleModel(particle, mesh, columns, coherency, tuple(films)))
+        models.append(ParticleModel(particle, mesh, columns, log_k_length_px, coherency, tuple(films)))
     return models
 
 

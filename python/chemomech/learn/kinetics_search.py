@@ -1,0 +1,146 @@
+"""From videos to the most probable laws: pieces of films, whole films, then all but the laws integrated out.
+
+The reaction is unstable, and a whole film under wrong laws soon has nothing to do with its frames. Pieces of a few
+frames are followed first, each from a field of its own; what they say leads whole films under held laws close to
+their frames; there the correlation length of ln k is chosen, and the laws are set free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from chemomech.arrays import Bool, Float
+from chemomech.errors import ConvergenceError
+from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
+from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
+from chemomech.learn.reaction_model import (
+    LawBasis,
+    ParticleModel,
+    Problem,
+    build_models,
+    joined,
+    law_basis,
+    starting_parameters,
+    with_modes_of,
+)
+from chemomech.observe.video import ReactionVideo
+from chemomech.tasks import TasksOn, Unfinished
+
+#: Relative decreases that end a search: one that only has to lead into the valley, and one in it.
+_ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
+#: RMS error of the composition that a time step of the search on coarse cells may make.
+_ROUGH_TOLERANCE = 3e-5
+#: rho_2 to start from.
+_START_RHO = 0.02
+#: Legendre coefficients of ln j0 that pieces of films may change.
+_PIECES_LOG_J0 = 3
+#: Correlation length of ln k, pixels, that makes up all longer ones (Zhao: what is finer than a pixel cannot be seen),
+#: and how often one is chosen, each time after a fit under the one before.
+_SHORTEST_PX, _MOST_LENGTHS = 1.0, 3
+
+
+@dataclass(frozen=True, eq=False)
+class KineticsSearch:
+    """The stages of the search for the laws of a video.
+
+    Attributes
+    ----------
+    tasks : who evaluates the films.
+    unfinished : keeps every stage, step by step.
+    """
+
+    video: ReactionVideo
+    tasks: TasksOn
+    unfinished: Unfinished | None
+
+    @cached_property
+    def basis(self) -> LawBasis:
+        """The laws."""
+        return law_basis(self.video.binodal, self.video.alpha)
+
+    def whole_films(self) -> tuple[Problem, Minimum]:
+        """On coarse cells, under the laws that pieces of films say, ln k of its most likely length.
+
+        Raises
+        ------
+        ConvergenceError : no starting point was found at which the reaction can be followed.
+        """
+        coarse = self._rough(build_models(self.video, coarse=True))
+        held = "whole films, laws held"
+        try:
+            found = self._minimise(coarse, self._from_pieces(coarse), held, free=self._no_law)
+        except ConvergenceError:  # what the pieces say cannot be followed through whole films
+            found = self._minimise(coarse, starting_parameters(coarse), held, free=self._no_law)
+        shortest, length = build_models(self.video, log_k_length_px=_SHORTEST_PX, coarse=True), None
+        for number in range(1, _MOST_LENGTHS + 1):
+            short = with_modes_of(shortest, coarse.models, found.parameters)
+            before, length = length, most_likely_length(replace(coarse, models=shortest), short)
+            if length == before:
+                break
+            models = build_models(self.video, log_k_length_px=length, coarse=True)
+            start, coarse = with_modes_of(models, coarse.models, found.parameters), replace(coarse, models=models)
+            found = self._minimise(coarse, start, f"{held}, length {number}", free=self._no_law)
+        return coarse, found
+
+    def laws(self, coarse: Problem, found: Minimum, rho: float | None) -> tuple[Problem, Minimum, Float]:
+        """As `marginal_mode`: on cells fine enough, from what was found on coarse ones.
+
+        Parameters
+        ----------
+        rho : regularisation of ln k; None for the most likely.
+        """
+
+        def resized(problem: Problem, found: Minimum) -> Problem:
+            likely, size = most_likely_sizes(problem, found)
+            return replace(problem, rho=rho or likely, initial_size=size)
+
+        length = coarse.models[0].log_k_length_px
+        whole = self._problem(build_models(self.video, log_k_length_px=length))
+        finer = "whole films, finer cells"
+        found = self._minimise(whole, found.parameters, finer, free=self._no_law)
+        return marginal_mode(
+            whole,
+            found,
+            cheaper=lambda problem: replace(problem, models=coarse.models, tolerance=coarse.tolerance),
+            resized=resized,
+            least_decrease=_DECREASE,
+            what="laws, the rest integrated out",
+            unfinished=self.unfinished,
+        )
+
+    def to_the_end(self, problem: Problem, found: Minimum, slopes: Float) -> Minimum:
+        """The minimum of the objective and the volume, by its slopes, to less than a standard deviation."""
+        model = WithVolume(problem, found.parameters.shared, slopes, np.zeros((problem.n_shared, problem.n_shared)))
+        return self._minimise(model, found.parameters, "laws, to the end", least_decrease=0.0)
+
+    @property
+    def _no_law(self) -> Bool:
+        return np.zeros(self.basis.size, dtype=bool)
+
+    def _problem(self, models: Sequence[ParticleModel]) -> Problem:
+        every = [[True] * len(model.films) for model in models]
+        return Problem(
+            models, self.basis, self.video.gradient_nm2, self.video.noise, _START_RHO, 1.0, every, self.tasks
+        )
+
+    def _rough(self, models: Sequence[ParticleModel]) -> Problem:
+        return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
+
+    def _minimise(self, problem: Objective, start: Parameters, what: str, **options: Any) -> Minimum:
+        options = {"least_decrease": _ROUGH_DECREASE} | options
+        return minimise(problem, start, what=what, unfinished=self.unfinished, **options)
+
+    def _from_pieces(self, whole: Problem) -> Parameters:
+        """Parameters of whole films from pieces of them.
+
+        Pieces start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held, and of
+        ln j0 no more is asked than a parabola.
+        """
+        pieces = self._rough(build_models(self.video, pieces=True, coarse=True))
+        free, n_mu = self._no_law, self.basis.mu_modes.shape[1]
+        free[n_mu : n_mu + _PIECES_LOG_J0] = True
+        found = self._minimise(pieces, starting_parameters(pieces), "pieces of films", free=free)
+        return joined(pieces, whole, found.parameters)
