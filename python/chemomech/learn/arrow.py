@@ -231,9 +231,9 @@ def _search(
         elif small:
             reason = STALLED if refused else CONVERGED
             if not refused:
-                # What it promises is less than rounding of the time steps hides, so it is taken unseen.
+                # What the last step promises may be less than what the objective jumps by as time steps change.
                 last = _evaluated(problem, trial)
-                if last:
+                if last and last[0] < value + least:
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:

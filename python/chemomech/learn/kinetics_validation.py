@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from chemomech.arrays import Float
-from chemomech.learn.arrow import Minimum, Parameters, minimise
+from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
 from chemomech.learn.reaction_model import Problem
 from chemomech.tasks import Unfinished, in_threads
 
@@ -150,11 +150,17 @@ def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:
     return np.asarray(-np.linalg.solve(systems, (weights @ np.array(gradient))[..., None])[..., 0])
 
 
-def restart(problem: Problem, found: Minimum, spread: float, starts: int, seed: int = 0) -> list[Minimum]:
-    """Searches from global parameters moved by a normal deviate of size `spread`: do they end at the same place?"""
+def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed: int = 0) -> list[Minimum]:
+    """Searches from global parameters moved away from a minimum: do they end at the same place?
+
+    Parameters
+    ----------
+    spread : size of the move, in posterior standard deviations of each.
+    """
     random = np.random.default_rng(seed)
+    units = linalg.solve_triangular(linalg.cholesky(found.schur, lower=True), np.eye(problem.n_shared), lower=True)
     minima = []
     for _ in range(starts):
-        moved = found.parameters.shared + spread * random.standard_normal(problem.n_shared)
-        minima.append(minimise(problem, Parameters(moved, found.parameters.local), least_decrease=_FOLD_DECREASE))
+        moved = found.parameters.shared + spread * units.T @ random.standard_normal(problem.n_shared)
+        minima.append(minimise(problem, Parameters(moved, found.parameters.local)))
     return minima
