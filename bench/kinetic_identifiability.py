@@ -1,4 +1,4 @@
-"""What can videos tell? Searches from many places and samples of the posterior, beside its linearisation, at two noises.
+"""What can videos tell? Searches from many places, and samples of the posterior beside its linearisation.
 
 Two small particles, a discharge and a charge each, are filmed through noise of 0.07 (Zhao et al. 2023) and of 0.3, and
 learned. Searches begun three standard deviations away must end where the first did. Hamiltonian Monte Carlo (needs the
