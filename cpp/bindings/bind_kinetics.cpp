@@ -66,7 +66,10 @@ void require_derivatives(const Trajectory& trajectory) {
 }
 
 void require_solved(bool solved) {
-  if (!solved) throw std::domain_error("the derivatives of a step cannot be solved for: its matrix is not positive");
+  if (solved) return;
+  const auto error = py::module_::import("numpy.linalg").attr("LinAlgError");
+  PyErr_SetString(error.ptr(), "the derivatives of a step cannot be solved for: its matrix is not positive");
+  throw py::error_already_set();
 }
 
 py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,

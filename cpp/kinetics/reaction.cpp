@@ -54,11 +54,14 @@ double potential_of(double a, double b, double total, double alpha) {
   return phi;
 }
 
-// Between which knots a time lies: (1 - share) of `before` and share of `after`.
-struct Place {
-  index before = 0, after = 0;
-  double share = 0;
-};
+void add_edge(const Particle& particle, double t, std::vector<double>& out) {
+  if (particle.edge_time.shape[0] == 0) return;
+  const Place now = place_of(particle.edge_time, t);
+  const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] += (1 - now.share) * before[i] + now.share * after[i];
+}
+
+}  // namespace
 
 Place place_of(View<const double, 1> knots, double t) {
   const double* end = knots.data + knots.shape[0];
@@ -68,15 +71,6 @@ Place place_of(View<const double, 1> knots, double t) {
   const index i = next - knots.data;
   return {i - 1, i, (t - knots.data[i - 1]) / (knots.data[i] - knots.data[i - 1])};
 }
-
-void add_edge(const Particle& particle, double t, std::vector<double>& out) {
-  if (particle.edge_time.shape[0] == 0) return;
-  const Place now = place_of(particle.edge_time, t);
-  const double *before = particle.edge.at(now.before), *after = particle.edge.at(now.after);
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] += (1 - now.share) * before[i] + now.share * after[i];
-}
-
-}  // namespace
 
 bool evaluate(const Particle& particle, const Laws& laws, const Control& control, double t, const double* c,
               Rates& out) {

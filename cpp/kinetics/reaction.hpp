@@ -44,6 +44,13 @@ struct Control {
   bool galvanostatic = true;
 };
 
+// Between which knots a time lies: (1 - share) of `before` and share of `after`; the end knots beyond them.
+struct Place {
+  index before = 0, after = 0;
+  double share = 0;
+};
+Place place_of(View<const double, 1> knots, double t);
+
 // What of a state the implicit step needs, cell by cell.
 struct Rates {
   std::vector<double> rate, p, s, curvature;  // curvature: the diagonal of K without those of G and E

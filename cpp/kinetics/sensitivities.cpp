@@ -11,19 +11,6 @@ namespace {
 
 constexpr int width = lanes_a_chunk;
 
-// Where a time lies between knots: the value there is (1 - share) of knot `first` and `share` of knot `second`.
-struct Place {
-  index first, second;
-  double share;
-};
-
-Place between(const std::vector<double>& knots, double t) {
-  const auto after = std::upper_bound(knots.begin(), knots.end(), t);
-  const index second = after - knots.begin(), last = static_cast<index>(knots.size()) - 1;
-  if (second == 0 || second > last) return {std::min(second, last), std::min(second, last), 0.0};
-  return {second - 1, second, (t - knots[second - 1]) / (knots[second] - knots[second - 1])};
-}
-
 // One chunk of columns [first, first + width) through the whole half-cycle.
 class SensitivityChunk {
  public:
@@ -90,9 +77,9 @@ class SensitivityChunk {
         excess[l] += guess[l] - row[l];
       }
     }
+    const Place at = trajectory_.control_at(number + 1);
     for (const auto& [l, column] : control_columns_) {
-      const Place at = between(trajectory_.control_time, trajectory_.time[number + 1]);
-      const double value = (1 - at.share) * *control_.at(at.first, column) + at.share * *control_.at(at.second, column);
+      const double value = (1 - at.share) * *control_.at(at.before, column) + at.share * *control_.at(at.after, column);
       if (step.matrix.conserves) {
         excess[l] -= static_cast<double>(n_) * step.lead * value;
       } else {
@@ -206,11 +193,11 @@ bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double
       for (index m = 0; m < trajectory.n_log_j0; ++m) out.log_j0.data[m] += along_k * polynomial[m];
       out.log_k.data[trajectory.coupling->pixel[i]] += along_k;
     }
-    const Place at = between(trajectory.control_time, trajectory.time[number + 1]);
+    const Place at = trajectory.control_at(number + 1);
     const double along_control = step.matrix.conserves ? static_cast<double>(n) * step.lead * constant
                                                        : -std::accumulate(source.begin(), source.end(), 0.0);
-    out.control.data[at.first] += (1 - at.share) * along_control;
-    out.control.data[at.second] += at.share * along_control;
+    out.control.data[at.before] += (1 - at.share) * along_control;
+    out.control.data[at.after] += at.share * along_control;
     for (int j = 0; j < step.order; ++j) {
       double* to = bar.data() + (number - j) * n;
       for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * source[i] + constant);

@@ -53,10 +53,15 @@ struct Trajectory {
   bool derivatives = false;
 
   const double* state(index i) const { return states.data() + i * n_cells; }
+  // Where time i lies between the knots of the control.
+  Place control_at(index i) const {
+    return place_of({control_time.data(), {static_cast<index>(control_time.size())}}, time[i]);
+  }
 };
 
-// Integrates from `initial` (n_cells,) at frame_time[0] to the last frame. `tolerance`: RMS local error of c. Where the
-// steps become too small or more than `most_steps` are tried the trajectory ends early, with fewer frames.
+// Integrates from `initial` (n_cells,) at frame_time[0] to the last frame. `tolerance`: local error of c, RMS or a
+// thirtieth of a single cell's. Where the steps become too small or more than `most_steps` are tried the trajectory
+// ends early, with fewer frames.
 Trajectory integrate(const Particle& particle, const Laws& laws, const Control& control, const double* initial,
                      View<const double, 1> frame_time, double tolerance, index most_steps, bool derivatives);
 

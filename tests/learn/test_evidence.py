@@ -74,7 +74,7 @@ def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):
     write_video(tmp_path / "video.h5", [(6, 8), (7, 7)], noise=0.04)
     video = read_video(tmp_path / "video.h5")
     basis = law_basis(video.binodal, video.alpha)
-    models = build_models(video, log_k_length_px=1.0, coarse=True)
+    models = build_models(video, log_k_length_px=1.0, largest_cell=1.25)
     problem = Problem(models, basis, video.gradient_nm2, video.noise, 0.02, 1.0, [[True, True]] * 2)
     random = np.random.default_rng(0)
     local, arrows = [], []

@@ -186,7 +186,7 @@ def test_gradients_with_stress_and_held_edges(video):
     """Both ways agree there as well; the mean is still the one prescribed."""
     source = Coherency(OLIVINE_MISFIT, OLIVINE, 0.0567)
     stressed = replace(video, boundary="dirichlet_data", coherency=source)
-    models = build_models(stressed, coarse=True)
+    models = build_models(stressed, largest_cell=1.25)
     problem = Problem(
         models, law_basis(video.binodal, 0.5), video.gradient_nm2, video.noise, 0.02, 1.0, [[True, True]] * 2
     )
@@ -237,7 +237,7 @@ def test_validation_sees_too_much_regularisation(video, problem):
     """Maps of ln k that are held near a constant fit worse what they see, and foresee the other half-cycle worse: by a
     third here. Below 0.03 the folds of so small a set do not tell rho_2 apart.
     """
-    coarse = replace(problem, models=build_models(video, coarse=True))
+    coarse = replace(problem, models=build_models(video, largest_cell=1.25))
     start = starting_parameters(coarse)
     held = np.zeros(coarse.n_shared, dtype=bool)
     found = minimise(coarse, start, free=held, least_decrease=0.05)

@@ -15,7 +15,7 @@ def solved(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "video.h5"
     write_video(path, [(4, 5)], noise=0.03)
     video = read_video(path)
-    models = build_models(video, coarse=True)
+    models = build_models(video, largest_cell=1.25)
     problem = Problem(models, law_basis(video.binodal, 0.5), video.gradient_nm2, video.noise, 0.02, 1.0, [[True, True]])
     return problem, minimise(problem, starting_parameters(problem))
 

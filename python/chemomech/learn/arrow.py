@@ -231,9 +231,9 @@ def _search(
         elif small:
             reason = STALLED if refused else CONVERGED
             if not refused:
-                # What the last step promises may be less than what the objective jumps by as time steps change.
+                # What the last step promises may be less than the objective jumps by, as time steps change.
                 last = _evaluated(problem, trial)
-                if last and last[0] < value + least:
+                if last and last[0] < value + _LEAST_DECREASE:
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:

@@ -20,7 +20,7 @@ from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import Problem
+from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
 from chemomech.tasks import Unfinished
 
 P = TypeVar("P", bound=Objective)
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 #: Length of the differences, in standard deviations of the shared parameters.
 _DIFFERENCE = 0.5
+UNSETTLED = "the laws had not settled"
 #: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
 _SETTLED, _MOST_ROUNDS = 0.5, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
 _LONGEST = 8.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
-#: Correlation lengths of ln k (pixels) and regularisations tried, and the share of the variance that their modes keep.
+#: Correlation lengths of ln k (pixels) and regularisations tried.
 _LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
-_KEPT = 0.99
-#: Regularisation of ln k and size of the initial fields may become.
+#: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
 
@@ -115,58 +115,79 @@ def marginal_mode(
     found : a minimum with the shared parameters held.
     cheaper : makes about the same problem, to take the slopes of the volume from.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
-    least_decrease, what, unfinished : as of `minimise`; every round is kept under a name of its own.
+    least_decrease, what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
     Returns
     -------
     problem : with its last priors.
-    found : the last minimum, of the objective and the slopes together.
-    slopes : (particles, n), of the volume.
+    found : the last minimum, of the objective and the model of the volume; its reason is UNSETTLED where the rounds
+        ended before the slopes had settled.
+    slopes : (particles, n), of the volume there.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
     """
-    bend, before, old = np.zeros_like(found.schur), found.parameters.shared, None
-    for number in range(1, _MOST_ROUNDS + 1):
-        round_of = f"{what}, round {number}" if what else ""
-        name = f"{round_of}, slopes"
-        kept = unfinished.find(name) if unfinished else None
-        slopes = volume_slopes(cheaper(problem) if cheaper else problem, found) if kept is None else kept
-        if unfinished:
-            unfinished.keep(name, slopes)
+    bend = np.zeros_like(found.schur)
+    before = old = np.zeros(problem.n_shared)
+    for number in range(1, _MOST_ROUNDS + 2):
+        round_of = f"{what}, round {number}"
+        slopes = _slopes(cheaper(problem) if cheaper else problem, found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
-        left = np.inf
-        if old is None:
-            pull = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
-            bend = max(_FIRST_BEND, pull / _LONGEST - 1) * found.schur
+        own = found.schur - bend  # without the model that was added
+        if number == 1:
+            pull = float(np.sqrt(slope @ linalg.solve(own, slope, assume_a="pos")))
+            bend = max(_FIRST_BEND, pull / _LONGEST - 1) * own
         else:
             # What the model that has just been minimised did not foresee.
             wrong = slope - old - bend @ (centre - before)
-            left = float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
+            left = float(np.sqrt(wrong @ linalg.solve(own, wrong, assume_a="pos")))
             bend = _updated(bend, centre - before, slope - old)
-        if what:
-            log.info("%s: laws still off by %.2g standard deviations", round_of, left)
-        if left < _SETTLED:
-            break
+            if what:
+                log.info("%s: laws off by about %.2g standard deviations", round_of, left)
+            if left < _SETTLED:
+                break
+            if number > _MOST_ROUNDS:
+                found = replace(found, reason=UNSETTLED)
+                break
         if resized:
             problem = resized(problem, found)
         before, old = centre, slope
         model = WithVolume(problem, centre, slopes, bend)
-        found = minimise(model, found.parameters, least_decrease=least_decrease, what=round_of, unfinished=unfinished)
+        shown = round_of if what else ""
+        found = minimise(model, found.parameters, least_decrease=least_decrease, what=shown, unfinished=unfinished)
     return problem, found, slopes
+
+
+def _slopes(problem: Objective, found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
+    kept = unfinished.find(name) if unfinished else None
+    if kept is not None:
+        return np.asarray(kept)
+    slopes = volume_slopes(problem, found)
+    if unfinished:
+        unfinished.keep(name, slopes)
+    return slopes
 
 
 def _updated(bend: Float, change: Float, turn: Float) -> Float:
     """The matrix that takes the change to the turn of the slope where that is uphill, hardly anywhere else (BFGS)."""
     along = bend @ change
-    full = change @ along
-    if full == 0:
+    full = float(change @ along)
+    if full <= 0:  # nothing has moved
         return bend
-    # Where the volume bends down, its model is next to flat.
-    short = max(float(change @ turn), _LEAST_BEND * float(full))
-    toward = turn if short == change @ turn else along * (short / full)
-    return np.asarray(bend - np.outer(along, along) / full + np.outer(toward, toward) / short)
+    short = float(change @ turn)
+    if short < _LEAST_BEND * full:  # the volume bends down, and its model is next to flat
+        short, turn = _LEAST_BEND * full, _LEAST_BEND * along
+    return np.asarray(bend - np.outer(along, along) / full + np.outer(turn, turn) / short)
 
 
 def volume_slopes(problem: Objective, found: Minimum) -> Float:
-    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following: differences."""
+    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following: differences.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed at the minimum; elsewhere the slope is zero there, with a warning.
+    """
     n = problem.n_shared
     here, slopes = _volume(problem.system(found.parameters)[1]), np.zeros((n, len(found.arrows)))
     # Columns: independent changes of one standard deviation each.
@@ -179,6 +200,8 @@ def volume_slopes(problem: Objective, found: Minimum) -> Float:
                 continue
             slopes[i] = (_volume(arrows) - here) / difference
             break
+        else:
+            log.warning("the volume's slope along direction %d of the laws is unknown, and left out", i + 1)
     return np.asarray(linalg.solve(units.T, slopes).T)
 
 
@@ -199,8 +222,8 @@ def _moved(found: Minimum, step: Float) -> Parameters:
 def most_likely_length(problem: Problem, parameters: Parameters) -> float:
     """Correlation length of ln k, pixels, under which the frames are most likely.
 
-    About the parameters the misfit is quadratic in ln k, the initial fields and rates eliminated; the integral over
-    fields of each length and size is then known (Laplace).
+    The laws are held. About the parameters the misfit is quadratic in ln k, the initial fields and rates eliminated;
+    the integral over fields of each length and size is then known (Laplace).
 
     Parameters
     ----------
@@ -221,7 +244,7 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
         pull = gram @ own - slope
         for i, length in enumerate(_LENGTHS_PX):
             modes = np.column_stack(
-                [np.ones(len(model.log_k_modes)), field_modes(model.mesh.pixel_position_px, length, _KEPT).pixels]
+                [np.ones(len(model.log_k_modes)), field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels]
             )
             change = linalg.lstsq(model.log_k_modes, modes)[0]
             values, vectors = linalg.eigh(change.T @ gram @ change)
@@ -238,7 +261,7 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
 
 
 def most_likely_sizes(problem: Problem, found: Minimum) -> tuple[float, float]:
-    """Regularisation rho of ln k and size of the initial fields.
+    """Regularisation rho of ln k, and size of the initial fields in units of what their modes say.
 
     MacKay's fixed point: the variance of a coefficient is the sum of squares of those found over the number of them
     that the data determine. It uses the half-cycles of all particles at once and costs nothing beside the fit.

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from chemomech.arrays import Float
 from chemomech.errors import InputError
 from chemomech.learn.arrow import CONVERGED, Minimum, deviation
+from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, sample_posterior
@@ -93,7 +94,7 @@ class KineticsResult:
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
     log_k_length_px : its correlation length, the most likely one.
-    reason, iterations : why the search ended, and after how many steps.
+    reason, iterations : why the last stage of the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
     """
@@ -138,6 +139,7 @@ def learn_kinetics(
 
     Raises
     ------
+    InputError : no particle has the two half-cycles that k-fold validation needs.
     ConvergenceError : no starting point was found at which the reaction can be followed.
 
     >>> result = learn_kinetics(read_video("video.h5"))
@@ -145,6 +147,8 @@ def learn_kinetics(
     array([12.7])
     """
     settings = settings or KineticsSettings()
+    if settings.rho_2 == "k-fold" and all(len(each.half_cycles) < 2 for each in video.particles.values()):
+        raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
     kept = Unfinished(unfinished, (video, settings)) if unfinished else None
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
@@ -153,19 +157,16 @@ def learn_kinetics(
 
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
-    coarse, rough = search.whole_films()
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, slopes = search.laws(coarse, rough, rho)
-    validation = None
+    problem, found, slopes = search.laws(*search.whole_films(), rho)
+    settled, validation = found.reason != UNSETTLED, None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
-        if validation is None:
-            raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
         problem = replace(problem, rho=validation.chosen)
-    found = search.to_the_end(problem, found, slopes)
+    problem, fine, found = search.to_the_end(problem, found, slopes)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    return _result(video, problem, found, validation, posterior)
+    return _result(video, fine, found, validation, posterior, settled)
 
 
 def _result(
@@ -174,6 +175,7 @@ def _result(
     found: Minimum,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
+    settled: bool,
 ) -> KineticsResult:
     basis, parameters = problem.basis, found.parameters
     log_k = [
@@ -226,17 +228,19 @@ def _result(
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found), *video.skipped],
+        warnings=[*_warnings(rmse, video.noise, found, settled), *video.skipped],
     )
 
 
-def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
+def _warnings(rmse: float, noise: float, found: Minimum, settled: bool) -> list[str]:
     notes = []
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(
             f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
             "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
         )
+    if not settled:
+        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
     if found.reason != CONVERGED:
         notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
     return notes

@@ -8,7 +8,6 @@ their frames; there the correlation length of ln k is chosen, and the laws are s
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from chemomech.learn.reaction_model import (
     ParticleModel,
     Problem,
     build_models,
+    corrected,
     joined,
     law_basis,
     starting_parameters,
@@ -31,8 +31,11 @@ from chemomech.tasks import TasksOn, Unfinished
 
 #: Relative decreases that end a search: one that only has to lead into the valley, and one in it.
 _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
-#: RMS error of the composition that a time step of the search on coarse cells may make.
-_ROUGH_TOLERANCE = 3e-5
+#: Largest cells, in units of sqrt(kappa / (c_s kT)), and the error of a time step: of the first stages, and of frames
+#: that correct those of the last one; how often they do.
+_COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
+_FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
+_CORRECTIONS = 2
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -48,7 +51,8 @@ class KineticsSearch:
 
     Attributes
     ----------
-    tasks : who evaluates the films.
+    video : the films.
+    tasks : who evaluates them.
     unfinished : keeps every stage, step by step.
     """
 
@@ -68,19 +72,21 @@ class KineticsSearch:
         ------
         ConvergenceError : no starting point was found at which the reaction can be followed.
         """
-        coarse = self._rough(build_models(self.video, coarse=True))
+        coarse = self._rough(build_models(self.video, largest_cell=_COARSE_CELL))
         held = "whole films, laws held"
         try:
             found = self._minimise(coarse, self._from_pieces(coarse), held, free=self._no_law)
         except ConvergenceError:  # what the pieces say cannot be followed through whole films
-            found = self._minimise(coarse, starting_parameters(coarse), held, free=self._no_law)
-        shortest, length = build_models(self.video, log_k_length_px=_SHORTEST_PX, coarse=True), None
+            start = starting_parameters(coarse)
+            found = self._minimise(coarse, start, f"{held}, from the first frames", free=self._no_law)
+        shortest = build_models(self.video, log_k_length_px=_SHORTEST_PX, largest_cell=_COARSE_CELL)
+        length = coarse.models[0].log_k_length_px
         for number in range(1, _MOST_LENGTHS + 1):
             short = with_modes_of(shortest, coarse.models, found.parameters)
             before, length = length, most_likely_length(replace(coarse, models=shortest), short)
             if length == before:
                 break
-            models = build_models(self.video, log_k_length_px=length, coarse=True)
+            models = build_models(self.video, log_k_length_px=length, largest_cell=_COARSE_CELL)
             start, coarse = with_modes_of(models, coarse.models, found.parameters), replace(coarse, models=models)
             found = self._minimise(coarse, start, f"{held}, length {number}", free=self._no_law)
         return coarse, found
@@ -95,7 +101,7 @@ class KineticsSearch:
 
         def resized(problem: Problem, found: Minimum) -> Problem:
             likely, size = most_likely_sizes(problem, found)
-            return replace(problem, rho=rho or likely, initial_size=size)
+            return replace(problem, rho=likely if rho is None else rho, initial_size=size)
 
         length = coarse.models[0].log_k_length_px
         whole = self._problem(build_models(self.video, log_k_length_px=length))
@@ -111,10 +117,24 @@ class KineticsSearch:
             unfinished=self.unfinished,
         )
 
-    def to_the_end(self, problem: Problem, found: Minimum, slopes: Float) -> Minimum:
-        """The minimum of the objective and the volume, by its slopes, to less than a standard deviation."""
-        model = WithVolume(problem, found.parameters.shared, slopes, np.zeros((problem.n_shared, problem.n_shared)))
-        return self._minimise(model, found.parameters, "laws, to the end", least_decrease=0.0)
+    def to_the_end(self, problem: Problem, found: Minimum, slopes: Float) -> tuple[Problem, Problem, Minimum]:
+        """The minimum of the misfit of fine cells and the volume, by its slopes, to less than a standard deviation.
+
+        Returns
+        -------
+        problem : corrected by the fine cells where they were compared last.
+        fine : that of the fine cells.
+        found : the minimum.
+        """
+        models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
+        fine = replace(problem, models=models, tolerance=_FINE_TOLERANCE)
+        flat = np.zeros((problem.n_shared, problem.n_shared))
+        for number in range(1, _CORRECTIONS + 1):
+            problem = corrected(problem, fine, found.parameters)
+            model = WithVolume(problem, found.parameters.shared, slopes, flat)
+            what = f"laws, corrected by fine cells, {number}"
+            found = self._minimise(model, found.parameters, what, least_decrease=0.0)
+        return problem, fine, found
 
     @property
     def _no_law(self) -> Bool:
@@ -129,9 +149,16 @@ class KineticsSearch:
     def _rough(self, models: Sequence[ParticleModel]) -> Problem:
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
 
-    def _minimise(self, problem: Objective, start: Parameters, what: str, **options: Any) -> Minimum:
-        options = {"least_decrease": _ROUGH_DECREASE} | options
-        return minimise(problem, start, what=what, unfinished=self.unfinished, **options)
+    def _minimise(
+        self,
+        problem: Objective,
+        start: Parameters,
+        what: str,
+        *,
+        free: Bool | None = None,
+        least_decrease: float = _ROUGH_DECREASE,
+    ) -> Minimum:
+        return minimise(problem, start, free=free, least_decrease=least_decrease, what=what, unfinished=self.unfinished)
 
     def _from_pieces(self, whole: Problem) -> Parameters:
         """Parameters of whole films from pieces of them.
@@ -139,7 +166,7 @@ class KineticsSearch:
         Pieces start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held, and of
         ln j0 no more is asked than a parabola.
         """
-        pieces = self._rough(build_models(self.video, pieces=True, coarse=True))
+        pieces = self._rough(build_models(self.video, pieces=True, largest_cell=_COARSE_CELL))
         free, n_mu = self._no_law, self.basis.mu_modes.shape[1]
         free[n_mu : n_mu + _PIECES_LOG_J0] = True
         found = self._minimise(pieces, starting_parameters(pieces), "pieces of films", free=free)

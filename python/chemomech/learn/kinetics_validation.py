@@ -58,9 +58,9 @@ class CrossValidation:
 
 def cross_validate(
     problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID, unfinished: Unfinished | None = None
-) -> CrossValidation | None:
+) -> CrossValidation:
     """Leave out each half-cycle of each particle in turn and fit ln k to the others, the laws and initial fields held
-    as found (the second of Zhao's ways, Methods, Cross-validation); None where no particle has two half-cycles.
+    as found (the second of Zhao's ways, Methods, Cross-validation); some particle has two half-cycles.
 
     Folds err by very different amounts, but much the same at neighbouring rho_2: the standard error is that of their
     differences to the best one.
@@ -71,8 +71,6 @@ def cross_validate(
         for film in range(len(model.films))
         if len(model.films) > 1
     ]
-    if not folds:
-        return None
     left_out, training = np.zeros((len(rhos), len(folds))), np.zeros((len(rhos), len(folds)))
     log_k = {
         model.particle.name: np.zeros((len(rhos), len(model.films), len(model.log_k_modes)))
@@ -158,9 +156,10 @@ def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed
     spread : size of the move, in posterior standard deviations of each.
     """
     random = np.random.default_rng(seed)
-    units = linalg.solve_triangular(linalg.cholesky(found.schur, lower=True), np.eye(problem.n_shared), lower=True)
+    root = linalg.cholesky(found.schur, lower=True)
     minima = []
     for _ in range(starts):
-        moved = found.parameters.shared + spread * units.T @ random.standard_normal(problem.n_shared)
+        move = linalg.solve_triangular(root, random.standard_normal(problem.n_shared), lower=True, trans="T")
+        moved = found.parameters.shared + spread * move
         minima.append(minimise(problem, Parameters(moved, found.parameters.local)))
     return minima

@@ -75,12 +75,12 @@ def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise
             values, vectors = spectrum[length]
             powers.append((np.maximum(values, 0.0), (vectors.T @ (field - field.mean())) ** 2))
         for deviation in _DEVIATIONS:
-            likelihood = -((np.log(length / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2
+            posterior = -((np.log(length / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2
             for values, power in powers:
                 variance = deviation**2 * values + noise**2
-                likelihood -= float(np.sum(np.log(variance) + power / variance)) / 2
-            if likelihood > best:
-                best, answer = likelihood, (deviation, length)
+                posterior -= float(np.sum(np.log(variance) + power / variance)) / 2
+            if posterior > best:
+                best, answer = posterior, (deviation, length)
     return answer
 
 

@@ -2,7 +2,7 @@
 
 Global parameters are those of the laws: mu_h = ln(c / (1 - c)) + Legendre series, held to the binodal where one is
 given, and ln j0 = Legendre series, neither regularised. Of each particle: ln k = an offset and the modes of a Gaussian
-field correlated over a pixel (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a
+field (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a
 noisy first frame is no initial condition: logit c0 is a Gaussian field z, and the first frame is data like the others.
 The mean rate is unknown as well, constant where the frames do not contradict that: an error of half a percent, which is
 what the means of the frames leave open, carries the reaction elsewhere.
@@ -27,6 +27,7 @@ from chemomech.learn.random_field import covariance_spectra, field_modes, most_l
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
 from chemomech.phasefield.reaction import (
+    LARGEST_CELL,
     CellMesh,
     HeldEdge,
     MeanRate,
@@ -40,8 +41,8 @@ from chemomech.tasks import Result, TasksOn, in_threads
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k to start from, pixels, and the share of its variance that is kept.
-LOG_K_LENGTH_PX = 2.0
-_LOG_K_KEEP = 0.99
+_LOG_K_LENGTH_PX = 2.0
+LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -57,21 +58,20 @@ _DOMAIN_DEVIATION, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP = 3.0, 2.0, 0.95
 _JOIN_ERROR = 0.3
 #: Compositions of a first guess: noise and smoothing know no ends.
 _GUESS_RANGE = (0.03, 0.97)
-#: RMS error of the composition that a time step may make. The reaction is unstable: at 1e-4 a film can end far beyond
+#: Error of the composition that a time step may make. The reaction is unstable: at 1e-4 a film can end far beyond
 #: what its noise hides, and derivatives are right to some per cent only.
 TOLERANCE = 1e-5
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
-#: Parameters that make the reaction harder to follow than this are no candidates.
-_MOST_STEPS, _MOST_STEPS_A_FRAME = 2000, 200
+#: Parameters that make the reaction harder to follow than this are no candidates: time steps at a tolerance, which grow
+#: less than as its inverse root.
+_MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 2000, 200, 3e-5
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
 _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
 #: Regular-solution parameter to start from where no binodal is given, kT.
 _START_OMEGA = 4.0
-#: Largest coarse cell in units of sqrt(kappa / (c_s kT)).
-_COARSE_CELL = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,13 +251,17 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
 
 
 def build_models(
-    video: ReactionVideo, *, log_k_length_px: float = LOG_K_LENGTH_PX, pieces: bool = False, coarse: bool = False
+    video: ReactionVideo,
+    *,
+    log_k_length_px: float = _LOG_K_LENGTH_PX,
+    pieces: bool = False,
+    largest_cell: float = LARGEST_CELL,
 ) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
     ln k is correlated over `log_k_length_px` pixels.
-    With `pieces` every few frames of a half-cycle are a film of their own. Frames of `coarse` cells err by 0.01 RMS,
-    those of the others by a third of that.
+    With `pieces` every few frames of a half-cycle are a film of their own. Cells are no larger than `largest_cell`
+    sqrt(kappa / (c_s kT)): at 1.25 frames err by 0.008 RMS, at 0.8 by 0.003.
 
     The size and correlation length of the initial fields are common to all first frames; later pieces start from
     domains.
@@ -265,7 +269,7 @@ def build_models(
     held = video.boundary == "dirichlet_data"
     meshes = []
     for each in video.particles.values():
-        refinement = cells_along_a_pixel(each.pixel_size_nm, video.gradient_nm2, _COARSE_CELL) if coarse else None
+        refinement = cells_along_a_pixel(each.pixel_size_nm, video.gradient_nm2, largest_cell)
         meshes.append(cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held))
     spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
     pairs = [
@@ -286,6 +290,7 @@ def build_models(
         offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
         for half in particle.half_cycles:
             mean, rate, rate_modes = smoothest_rate(half.time_h, half.li_fraction.mean(axis=1), error)
+            rate_guess = np.asarray(linalg.lstsq(rate_modes, rate.rate_per_h)[0])
             for part in _cut(half) if pieces else [half]:
                 begin = part.time_h[0]
                 start = float(np.clip(mean + rate.change(half.time_h[0], np.array([begin]))[0], *_START_RANGE))
@@ -298,9 +303,8 @@ def build_models(
                     composition = np.array([smoothed(c, spectrum, video.noise) for c in part.li_fraction])
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
-                rate_guess = np.asarray(linalg.lstsq(rate_modes, rate.rate_per_h)[0])
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, log_k_length_px, _LOG_K_KEEP).pixels
+        log_k_modes = field_modes(position, log_k_length_px, LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:
@@ -334,7 +338,7 @@ class Problem:
     initial_size : expected size of the initial fields, in units of what their modes say.
     used : for each particle, which of its films are data.
     tasks : who evaluates the films; sums are taken in their order, so that it makes no difference.
-    tolerance : RMS error of the composition that a time step may make.
+    tolerance : error of the composition that a time step may make, as of `react`.
     """
 
     models: Sequence[ParticleModel]
@@ -367,6 +371,21 @@ class Problem:
     def frames(self, index: int, film: int, parameters: Parameters) -> Float:
         """The model of one film, (n_t, n_pixels)."""
         return self._react(index, film, parameters, derivatives=False).frames()
+
+    def all_frames(self, parameters: Parameters) -> list[list[Float]]:
+        """The models (n_t, n_pixels) of all films that are data, by particle.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        frames: list[list[Float]] = [[] for _ in self.models]
+        for (index, _), found in self._of_films("frames", Problem._frames, parameters):
+            frames[index].append(found)
+        return frames
+
+    def _frames(self, at: tuple[int, int], parameters: Parameters) -> Float:
+        return self.frames(*at, parameters)
 
     def objective(self, parameters: Parameters, below: float = np.inf) -> float:
         """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
@@ -436,6 +455,9 @@ class Problem:
         function = partial(evaluate, parameters=parameters)
         with closing(self.tasks(description, function, self, films, lambda at: self.models[at[0]].mesh.n_cells)) as all:
             for at, result in zip(films, all, strict=True):
+                if isinstance(result, np.linalg.LinAlgError):
+                    what = f"derivatives of film {at}"
+                    raise ConvergenceError(what, iterations=0, residual=1.0, tolerance=self.tolerance) from result
                 if isinstance(result, Exception):
                     raise result
                 yield at, result
@@ -489,6 +511,7 @@ class Problem:
         model = self.models[index]
         parts = model.split(parameters.local[index])
         half = model.films[film]
+        longest = min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1))
         return react(
             model.mesh,
             self.basis.law(parameters.shared),
@@ -500,13 +523,34 @@ class Problem:
             edge=half.edge,
             coherency=model.coherency,
             tolerance=self.tolerance,
-            most_steps=min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1)),
+            most_steps=int(longest * np.sqrt(_STEPS_TOLERANCE / self.tolerance)),
             derivatives=derivatives,
         )
 
 
+def corrected(problem: Problem, fine: Problem, parameters: Parameters) -> Problem:
+    """The problem with the data moved by what its cells and time steps do wrong, as finer ones show at the parameters.
+
+    There the misfit is that of the fine ones; derivatives, which need them less, remain those of the problem.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
+    """
+    models = []
+    for model, truth, wrong, right in zip(
+        problem.models, fine.models, problem.all_frames(parameters), fine.all_frames(parameters), strict=True
+    ):
+        films = []
+        for film, measured, a, b in zip(model.films, truth.films, wrong, right, strict=True):
+            half = measured.half_cycle
+            films.append(replace(film, half_cycle=replace(half, li_fraction=half.li_fraction + a - b)))
+        models.append(replace(model, films=tuple(films)))
+    return replace(problem, models=models)
+
+
 def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
-    """Parameters of models with other modes of ln k, in which it is the closest one."""
+    """Parameters of models with other modes of ln k, those that come closest to the ln k given."""
     local = []
     for model, other, own in zip(models, others, given.local, strict=True):
         log_k = other.log_k_modes @ other.split(own)[0]
@@ -517,7 +561,10 @@ def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleMode
 
 def starting_parameters(problem: Problem) -> Parameters:
     """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
-    local = _initial_fields(problem, [np.zeros(model.sizes[0]) for model in problem.models])
+    local = tuple(
+        np.concatenate([np.zeros(model.sizes[0]), *(_initial_from_first_frame(film, model) for film in model.films)])
+        for model in problem.models
+    )
     films = [film for model in problem.models for film in model.films]
     mean_rate = np.mean([np.abs(film.rate_modes @ film.rate_guess).mean() for film in films])
     best = None
@@ -532,15 +579,6 @@ def starting_parameters(problem: Problem) -> Parameters:
     return best[1]
 
 
-def _initial_fields(problem: Problem, log_k_from: Sequence[Float]) -> tuple[Float, ...]:
-    """Local parameters: Z from those given, z from the first frames."""
-    local = []
-    for model, given in zip(problem.models, log_k_from, strict=True):
-        initial = [_initial_from_first_frame(film, model) for film in model.films]
-        local.append(np.concatenate([given[: model.sizes[0]], *initial]))
-    return tuple(local)
-
-
 def _initial_from_first_frame(film: Film, model: ParticleModel) -> Float:
     """z that makes about the field of the first frame alone."""
     field = logit(np.clip(film.initial_guess, *_GUESS_RANGE))[model.mesh.pixel]
@@ -548,7 +586,7 @@ def _initial_from_first_frame(film: Film, model: ParticleModel) -> Float:
 
 
 def _closest(film: Film, field: Float) -> Float:
-    """Most probable z given logit c0 (n_cells,) with an error of its own."""
+    """Most probable z given logit c0 (n_cells,) with an error of its own; rates of the means of the frames."""
     modes = film.initial_modes / _JOIN_ERROR
     system = np.eye(modes.shape[1]) + modes.T @ modes
     initial = linalg.solve(system, modes.T @ (field - film.initial_logit) / _JOIN_ERROR, assume_a="pos")

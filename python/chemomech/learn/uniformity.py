@@ -51,6 +51,8 @@ _FIRST_MISFIT = 8.0
 #: Rounds of draws, each of twice as many as the one before; the fewest draws of one, for lines in a dozen parameters;
 #: and the share of them that must be left.
 _ROUNDS, _LEAST_DRAWS, _LEAST_KEPT = 5, 25, 0.5
+#: Draws that must be left for each parameter of the lines.
+_DRAWS_A_PARAMETER = 1.5
 #: Compositions whose exchange currents the asymmetry compares.
 _ASYMMETRY = np.array([0.25, 0.75])
 
@@ -157,9 +159,10 @@ def learn_from_uniformity(
 
     Parameters
     ----------
-    population : the pixels are sites without neighbours, coupled by the mean rate alone (Zhao's 0D model), faster and
-        wrong where the interface is wider than a pixel; otherwise the field is followed on the particle's cells.
-    draws : of everything unknown, in the last round; in all rounds about twice as many.
+    population : the pixels are sites without neighbours, coupled by the mean rate alone, without stress and held edges
+        (Zhao's 0D model), faster and wrong where the interface is wider than a pixel; otherwise the field is followed
+        on the particle's cells.
+    draws : of everything unknown, in the last round, at least 25; in all rounds about twice as many.
     seed : of the draws.
     tasks : who follows the reactions; `parallel.launch.tasks_on` knows of many processes.
 
@@ -328,7 +331,7 @@ def _draw(
             values.append(result)
         elif not isinstance(result, ConvergenceError):
             raise result
-    if len(kept) < _LEAST_KEPT * draws:
+    if len(kept) < max(_LEAST_KEPT * draws, _DRAWS_A_PARAMETER * len(root)):
         lost = 1 - len(kept) / draws
         raise ConvergenceError(f"reactions of {what}", iterations=draws, residual=lost, tolerance=1 - _LEAST_KEPT)
     return np.array(kept), np.array(values)

@@ -25,9 +25,8 @@ from chemomech import _core
 from chemomech.arrays import Bool, Float, Int32, require_shape
 from chemomech.errors import ConvergenceError, InputError
 
-#: Largest cell in units of sqrt(kappa / (c_s kT)), the scale of the interface. Learned from frames of finer cells, the
-#: chemical potential is then off by 0.1 kT; at 1.25 its barrier is off by 0.4 kT.
-_LARGEST_CELL = 0.8
+#: Largest cell in units of sqrt(kappa / (c_s kT)), the scale of the interface.
+LARGEST_CELL = 0.8
 _LEAST_REFINEMENT = 2
 
 
@@ -161,7 +160,7 @@ def cell_mesh(
     """
     require_shape(mask, "mask", (None, None))
     if refinement is None:
-        refinement = cells_along_a_pixel(pixel_size_nm, gradient_nm2, _LARGEST_CELL)
+        refinement = cells_along_a_pixel(pixel_size_nm, gradient_nm2, LARGEST_CELL)
     fine = mask.repeat(refinement, 0).repeat(refinement, 1)
     numbers = np.full(mask.shape, -1, dtype=np.int32)
     numbers[mask] = np.arange(mask.sum(), dtype=np.int32)
@@ -225,7 +224,7 @@ def react(
     gradient_nm2 : kappa / (c_s kT).
     edge : compositions at the edge, of a mesh that holds them.
     coherency : (n_pixels, rank), from `coherency_modes`; None without elastic energy.
-    tolerance : RMS error of the composition that a time step may make.
+    tolerance : local error of the composition that a time step may make: RMS, or 30 times that in a single cell.
     most_steps : time steps tried before giving up.
     derivatives : keep the factored matrices, which `sensitivities` and `adjoint` of the result need.
 
