@@ -7,9 +7,12 @@ import pytest
 
 from chemomech.io.video import read_video
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
-from chemomech.learn.evidence import marginal_mode, most_likely_sizes
+from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
 from chemomech.learn.kinetics import learn_kinetics
+from chemomech.learn.kinetics_validation import restart
+from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import Problem, build_models, law_basis
+from chemomech.tasks import Unfinished
 from videos import BINODAL, write_video
 
 
@@ -65,6 +68,85 @@ def test_amplitude_of_hidden_variables_is_found():
     assert found.parameters.shared[0] == pytest.approx(expected, abs=0.75 * deviation)
     size = np.exp(2 * found.parameters.shared[0]) / 0.3**2  # half n ln(1 + size), differences one-sided
     assert slopes[:, 0] == pytest.approx([n * size / (1 + size) for n in (150, 250)], rel=0.05)
+
+
+class Interrupted(HiddenAmplitude):
+    """Fails after so many systems."""
+
+    def __init__(self, groups, noise, systems):
+        super().__init__(groups, noise)
+        self.left = systems
+
+    def system(self, parameters):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().system(parameters)
+
+
+def test_interrupted_rounds_go_on_to_the_same_laws(tmp_path):
+    """To the bit, wherever it was killed: between rounds, among the slopes, within a search."""
+    random = np.random.default_rng(1)
+    groups = [0.6 * random.standard_normal(n) for n in (80, 60)]
+    start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
+    problem = HiddenAmplitude(groups, 0.3)
+    held = minimise(problem, start, free=np.array([False]))
+    _, whole, slopes = marginal_mode(problem, held, what="rounds")
+    for systems in (1, 3, 5, 7):
+        kept = Unfinished(tmp_path, f"killed after {systems}")
+        with pytest.raises(KeyboardInterrupt):
+            marginal_mode(Interrupted(groups, 0.3, systems), held, what="rounds", unfinished=kept)
+        _, resumed, again = marginal_mode(problem, held, what="rounds", unfinished=kept)
+        assert resumed.parameters.shared.tobytes() == whole.parameters.shared.tobytes()
+        assert again.tobytes() == slopes.tobytes()
+
+
+def test_searches_from_elsewhere_end_at_the_same_place():
+    """Three standard deviations away; the valley is not quadratic, and a search ends within one of its bottom."""
+    random = np.random.default_rng(2)
+    groups = [0.5 * random.standard_normal(n) + 0.3 * random.standard_normal(n) for n in (150, 250)]
+    problem = HiddenAmplitude(groups, 0.3)
+    held = minimise(
+        problem, Parameters(np.array([-0.5]), tuple(np.zeros(len(y)) for y in groups)), free=np.array([False])
+    )
+    _, found, slopes = marginal_mode(problem, held)
+    own = held.schur
+    model = WithVolume(problem, found.parameters.shared, slopes, 0.2 * own)
+    ends = [end.parameters.shared[0] for end in restart(model, replace(found, schur=own), 3.0, 4)]
+    assert np.ptp(ends) < 1 / np.sqrt(own[0, 0])
+
+
+class Seen:
+    """A map of ln k seen through noise, with the modes of a particle."""
+
+    noise = 0.1
+
+    def __init__(self, model, log_k):
+        self.models, self.log_k = [model], log_k
+
+    def prior(self, model):
+        return np.ones(sum(model.sizes))
+
+    def system(self, parameters):
+        model, local = self.models[0], parameters.local[0]
+        m, prior = model.sizes[0], self.prior(model)
+        gram, slope = np.diag(prior), prior * local
+        gram[:m, :m] += model.log_k_modes.T @ model.log_k_modes / self.noise**2
+        slope[:m] += model.log_k_modes.T @ (model.log_k_modes @ local[:m] - self.log_k) / self.noise**2
+        return 0.0, [Arrow(np.eye(1), np.zeros((1, len(local))), gram, np.zeros(1), slope)]
+
+
+@pytest.mark.parametrize("length", [1.25, 2.0, 3.0])
+def test_correlation_length_of_ln_k_is_found(length, tmp_path):
+    """A map of 180 pixels tells its length to a neighbour on the grid, wherever the misfit is expanded."""
+    write_video(tmp_path / "video.h5", [(15, 15)], noise=0.04)
+    (model,) = build_models(read_video(tmp_path / "video.h5"), log_k_length_px=1.0, largest_cell=1.25)
+    random = np.random.default_rng(0)
+    modes = field_modes(model.mesh.pixel_position_px, length, 0.999).pixels
+    log_k = 0.5 * modes @ random.standard_normal(modes.shape[1])
+    seen = Seen(model, log_k + Seen.noise * random.standard_normal(len(log_k)))
+    start = Parameters(np.zeros(1), (0.1 * random.standard_normal(sum(model.sizes)),))
+    assert length / 1.35 < most_likely_length(seen, start) < 1.35 * length
 
 
 def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow, time_left
 from chemomech.learn.kinetics import learn_kinetics
@@ -14,9 +15,11 @@ from chemomech.learn.random_field import covariance_spectra, field_modes, most_l
 from chemomech.learn.reaction_model import (
     Problem,
     build_models,
+    corrected,
     law_basis,
     smoothest_rate,
     starting_parameters,
+    with_modes_of,
 )
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
@@ -93,6 +96,8 @@ def test_size_and_length_of_a_hidden_field_are_found():
     deviation, length = most_likely_field(noisy, [covariance_spectra(position)] * 10, 0.07)
     assert 0.04 < deviation < 0.065
     assert length in (1.5, 2.0, 3.0)
+    noise = [0.07 * random.standard_normal(len(position)) for _ in range(10)]
+    assert most_likely_field(noise, [covariance_spectra(position)] * 10, 0.07)[1] in (1.5, 2.0, 3.0)  # by the prior
 
 
 class Valley:
@@ -140,6 +145,32 @@ def test_an_interrupted_search_goes_on_to_the_same_minimum(systems, tmp_path):
     assert resumed.schur.tobytes() == whole.schur.tobytes()
     assert (resumed.objective, resumed.iterations, resumed.reason) == (whole.objective, whole.iterations, CONVERGED)
     minimise(Valley(0), start, unfinished=kept, what="valley")  # one that has ended evaluates nothing more
+
+
+class Jump(Valley):
+    """The valley, but systems after the first say a sum that is higher, or fail where that is infinite."""
+
+    def __init__(self, jump):
+        super().__init__()
+        self.jump, self.calls = jump, 0
+
+    def system(self, parameters):
+        self.calls += 1
+        value, arrows = super().system(parameters)
+        if self.calls == 1:
+            return value, arrows
+        if np.isinf(self.jump):
+            raise ConvergenceError("a reaction", iterations=1, residual=1.0, tolerance=0.1)
+        return value + self.jump, arrows
+
+
+@pytest.mark.parametrize(("jump", "taken"), [(0.0, True), (0.9, True), (1.5, False), (np.inf, False)])
+def test_a_last_step_is_taken_where_the_objective_hardly_jumps(jump, taken):
+    """One that would lower half the sum by less than 1: the objective may be rough by as much."""
+    start = Parameters(np.array([0.99]), (np.array([0.99**2]),))  # half the sum is 0.5 above the least
+    found = minimise(Jump(jump), start)
+    assert found.reason == CONVERGED
+    assert (found.parameters.shared[0] != 0.99) == taken
 
 
 def test_time_left():
@@ -205,6 +236,29 @@ def test_gradients_with_stress_and_held_edges(video):
 
 def problem_without(problem):
     return replace(problem, models=[replace(model, coherency=None) for model in problem.models])
+
+
+def test_frames_of_fine_cells_correct_those_of_coarse_ones(problem, video):
+    """Where they are compared the misfits are the same, to rounding."""
+    start = starting_parameters(problem)
+    fine = replace(problem, models=build_models(video, largest_cell=0.5))
+    moved = corrected(problem, fine, start)
+    assert moved.objective(start) == pytest.approx(fine.objective(start), rel=1e-9)
+    assert moved.objective(start) != pytest.approx(problem.objective(start), rel=1e-6)
+
+
+def test_other_modes_hold_the_same_ln_k(problem, video):
+    """Shorter ones make up longer ones, to the share of the variance that they leave out."""
+    short = build_models(video, log_k_length_px=1.0)
+    start = starting_parameters(problem)
+    random = np.random.default_rng(0)
+    given = Parameters(start.shared, tuple(0.3 * random.standard_normal(len(own)) for own in start.local))
+    moved = with_modes_of(short, problem.models, given)
+    for model, other, one, two in zip(problem.models, short, given.local, moved.local, strict=True):
+        log_k = model.log_k_modes @ model.split(one)[0]
+        assert np.std(other.log_k_modes @ other.split(two)[0] - log_k) < 0.1 * np.std(log_k)
+        for a, b in zip(model.split(one)[1:], other.split(two)[1:], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_bootstrap_of_equal_particles_is_nothing(problem):
