@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from numpy.linalg import cholesky
 from threadpoolctl import threadpool_limits
 
 from chemomech.io.video import read_video
-from chemomech.learn.evidence import WithVolume
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import restart
 from chemomech.learn.posterior import sample_posterior
@@ -41,16 +41,15 @@ def study(noise: float, draws: int) -> dict[str, float]:
         write_video(path, SHAPES, noise)
         video = read_video(path)
     search = KineticsSearch(video, in_threads, None)
-    problem, found, slopes = search.laws(*search.whole_films(), None)
-    found = search.to_the_end(problem, found, slopes)
+    problem, found, volume = search.laws(*search.whole_films(), None)
+    problem, _, found = search.to_the_end(problem, found, volume)
     basis, n = search.basis, problem.n_shared
     root = cholesky(found.schur).T  # takes a change of the parameters to standard deviations
 
     def distance(shared):
         return float(np.sqrt(np.mean((root @ (shared - found.parameters.shared)) ** 2)))
 
-    model = WithVolume(problem, found.parameters.shared, slopes, np.zeros((n, n)))
-    ends = [distance(end.parameters.shared) for end in restart(model, found, SPREAD, STARTS)]
+    ends = [distance(end.parameters.shared) for end in restart(replace(volume, problem=problem), found, SPREAD, STARTS)]
     mu, log_j0 = basis.mu_design(COMPOSITION), basis.log_j0_design(COMPOSITION)
     log_j0 = log_j0 - log_j0.mean(axis=0)  # the shape: the size goes with the mean of ln k
     law = basis.law(found.parameters.shared)

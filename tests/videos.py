@@ -15,7 +15,7 @@ LAW = ReactionLaw(np.array([0.0, -np.log(1 / BINODAL - 1) / (1 - 2 * BINODAL)]),
 def film(mask, log_k, rate_per_h, seed, noise, n_frames=6, law=LAW):
     """Times (h) and noisy frames (n_t, n_pixels) of one half-cycle between 10 and 90 % lithium."""
     random = np.random.default_rng(seed)
-    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2, 6)
+    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2, 8)
     field = field_modes(mesh.pixel_position_px, 2.0, 0.99).at(mesh.position_px)
     start = 0.1 if rate_per_h > 0 else 0.9
     initial = start + 0.01 * field @ random.standard_normal(field.shape[1])

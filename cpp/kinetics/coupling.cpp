@@ -10,6 +10,8 @@ namespace chemomech::kinetics {
 namespace {
 
 constexpr int iteration_limit = 500;
+// Of the square of the right side: below it residuals are rounding, of a right side that is next to constant, say.
+constexpr double rounding = 1e-30;
 // Part of the diagonal of G below which no entry of the preconditioner falls.
 constexpr double least_diagonal = 0.1;
 
@@ -122,6 +124,8 @@ bool solve(const StepMatrix& matrix, const Coupling& coupling, const double* b, 
     sum.add(1.0, scaled), square.add(scaled, left);
     right_sum.add(1.0, right_scaled), right_square.add(right_scaled, right);
   }
+  double whole[width];
+  right_square.to(whole);
   project(right_sum, right_square, limit);
   project(sum, square, product);
   std::copy_n(shift, width, constant);
@@ -138,7 +142,7 @@ bool solve(const StepMatrix& matrix, const Coupling& coupling, const double* b, 
   project(sum, square, product);
   for (int l = 0; l < width; ++l) {
     const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
-    limit[l] = tolerance * tolerance * (by_guess ? product[l] : limit[l]);
+    limit[l] = std::max(tolerance * tolerance * (by_guess ? product[l] : limit[l]), rounding * whole[l]);
   }
   std::fill_n(direction, n * width, 0.0);
   double turn[width] = {}, along[width];

@@ -7,7 +7,7 @@ import pytest
 
 from chemomech.io.video import read_video
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
-from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
+from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
 from chemomech.learn.random_field import field_modes
@@ -60,14 +60,14 @@ def test_amplitude_of_hidden_variables_is_found():
     problem = HiddenAmplitude(groups, 0.3)
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
     held = minimise(problem, start, free=np.array([False]))
-    _, found, slopes = marginal_mode(problem, held)
+    _, found, volume = marginal_mode(problem, held)
     variance = np.mean(np.concatenate(groups) ** 2)
     expected = np.log(variance - 0.3**2) / 2
     deviation = variance / (variance - 0.3**2) / np.sqrt(2 * 400)
     assert found.reason == CONVERGED
     assert found.parameters.shared[0] == pytest.approx(expected, abs=0.75 * deviation)
     size = np.exp(2 * found.parameters.shared[0]) / 0.3**2  # half n ln(1 + size), differences one-sided
-    assert slopes[:, 0] == pytest.approx([n * size / (1 + size) for n in (150, 250)], rel=0.05)
+    assert volume.slopes[:, 0] == pytest.approx([n * size / (1 + size) for n in (150, 250)], rel=0.05)
 
 
 class Interrupted(HiddenAmplitude):
@@ -91,14 +91,14 @@ def test_interrupted_rounds_go_on_to_the_same_laws(tmp_path):
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
     problem = HiddenAmplitude(groups, 0.3)
     held = minimise(problem, start, free=np.array([False]))
-    _, whole, slopes = marginal_mode(problem, held, what="rounds")
+    _, whole, volume = marginal_mode(problem, held, what="rounds")
     for systems in (1, 3, 5, 7):
         kept = Unfinished(tmp_path, f"killed after {systems}")
         with pytest.raises(KeyboardInterrupt):
             marginal_mode(Interrupted(groups, 0.3, systems), held, what="rounds", unfinished=kept)
         _, resumed, again = marginal_mode(problem, held, what="rounds", unfinished=kept)
         assert resumed.parameters.shared.tobytes() == whole.parameters.shared.tobytes()
-        assert again.tobytes() == slopes.tobytes()
+        assert again.slopes.tobytes() == volume.slopes.tobytes()
 
 
 def test_searches_from_elsewhere_end_at_the_same_place():
@@ -109,11 +109,9 @@ def test_searches_from_elsewhere_end_at_the_same_place():
     held = minimise(
         problem, Parameters(np.array([-0.5]), tuple(np.zeros(len(y)) for y in groups)), free=np.array([False])
     )
-    _, found, slopes = marginal_mode(problem, held)
-    own = held.schur
-    model = WithVolume(problem, found.parameters.shared, slopes, 0.2 * own)
-    ends = [end.parameters.shared[0] for end in restart(model, replace(found, schur=own), 3.0, 4)]
-    assert np.ptp(ends) < 1 / np.sqrt(own[0, 0])
+    _, found, volume = marginal_mode(problem, held)
+    ends = [end.parameters.shared[0] for end in restart(volume, found, 3.0, 4)]
+    assert np.ptp(ends) < 1 / np.sqrt(found.schur[0, 0])
 
 
 class Seen:

@@ -161,6 +161,18 @@ def test_adjoint_equals_forward(particle):
     assert backward == pytest.approx(forward, rel=1e-8)
 
 
+def test_no_gradient_of_a_prescribed_mean(particle):
+    """Weights that are the same for all pixels ask for the mean, which only its start and the rate change."""
+    trajectory = run(particle, tolerance=1e-6, derivatives=True)
+    weights = np.zeros_like(trajectory.frames())
+    weights[-1] = 1.0
+    mu, log_j0, log_k, initial, rate = trajectory.adjoint(weights)
+    n = len(particle[1])
+    assert max(np.abs(each).max() for each in (mu, log_j0, log_k)) < 1e-8
+    np.testing.assert_allclose(initial, n / len(initial), rtol=1e-8)
+    np.testing.assert_allclose(rate, n * (TIME[-1] - TIME[0]) / 2, rtol=1e-3)  # trapezia, steps at their ends
+
+
 def test_sensitivities_of_many_columns_are_those_of_each(particle):
     """Chunks of columns do not see each other, nor do threads."""
     mesh, log_k, _ = particle

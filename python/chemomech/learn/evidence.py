@@ -20,7 +20,7 @@ from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
+from chemomech.learn.reaction_model import Problem
 from chemomech.tasks import Unfinished
 
 P = TypeVar("P", bound=Objective)
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Objective)
 log = logging.getLogger(__name__)
 
 #: Length of the differences, in standard deviations of the shared parameters.
-_DIFFERENCE = 0.5
+_DIFFERENCE = 0.3
 UNSETTLED = "the laws had not settled"
 #: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
 _SETTLED, _MOST_ROUNDS = 0.5, 6
@@ -36,9 +36,11 @@ _SETTLED, _MOST_ROUNDS = 0.5, 6
 _LONGEST = 8.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
-#: Correlation lengths of ln k (pixels) and regularisations tried.
+#: Correlation lengths of ln k (pixels) and regularisations tried. More of the variance is kept than in a fit: of
+#: long lengths, which have few modes, what is left out counts.
 _LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
+_LENGTH_KEEP = 0.9999
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
@@ -102,7 +104,7 @@ def marginal_mode(
     least_decrease: float = 0.0,
     what: str = "",
     unfinished: Unfinished | None = None,
-) -> tuple[P, Minimum, Float]:
+) -> tuple[P, Minimum, WithVolume]:
     """The most probable shared parameters with the local ones integrated out, the local ones most probable given them.
 
     In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
@@ -113,7 +115,7 @@ def marginal_mode(
     Parameters
     ----------
     found : a minimum with the shared parameters held.
-    cheaper : makes about the same problem, to take the slopes of the volume from.
+    cheaper : makes about the same problem, to take the slopes of the volume from where it can be evaluated.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
     least_decrease, what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
@@ -122,19 +124,21 @@ def marginal_mode(
     problem : with its last priors.
     found : the last minimum, of the objective and the model of the volume; its reason is UNSETTLED where the rounds
         ended before the slopes had settled.
-    slopes : (particles, n), of the volume there.
+    volume : the model of the volume there.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
-    bend = np.zeros_like(found.schur)
+    bend = added = np.zeros_like(found.schur)
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}"
-        slopes = _slopes(cheaper(problem) if cheaper else problem, found, f"{round_of}, slopes", unfinished)
+        slopes = _slopes(
+            [cheaper(problem), problem] if cheaper else [problem], found, f"{round_of}, slopes", unfinished
+        )
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
-        own = found.schur - bend  # without the model that was added
+        own = found.schur - added
         if number == 1:
             pull = float(np.sqrt(slope @ linalg.solve(own, slope, assume_a="pos")))
             bend = max(_FIRST_BEND, pull / _LONGEST - 1) * own
@@ -153,17 +157,33 @@ def marginal_mode(
         if resized:
             problem = resized(problem, found)
         before, old = centre, slope
-        model = WithVolume(problem, centre, slopes, bend)
+        model, added = WithVolume(problem, centre, slopes, bend), bend
         shown = round_of if what else ""
         found = minimise(model, found.parameters, least_decrease=least_decrease, what=shown, unfinished=unfinished)
-    return problem, found, slopes
+    return problem, without_bend(found, added), WithVolume(problem, centre, slopes, bend)
 
 
-def _slopes(problem: Objective, found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
+def without_bend(found: Minimum, bend: Float) -> Minimum:
+    """A minimum of an objective with a model of the volume, its matrices those of the objective alone."""
+    share = bend / len(found.arrows)
+    arrows = [replace(arrow, gram_gg=arrow.gram_gg - share) for arrow in found.arrows]
+    return replace(found, arrows=arrows, schur=found.schur - bend)
+
+
+def _slopes(problems: Sequence[Objective], found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
+    """Those of the first problem whose reactions can be followed at the minimum."""
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
-    slopes = volume_slopes(problem, found)
+    *others, last = problems
+    for problem in others:
+        try:
+            slopes = volume_slopes(problem, found)
+            break
+        except ConvergenceError:
+            continue
+    else:
+        slopes = volume_slopes(last, found)
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
@@ -244,7 +264,10 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
         pull = gram @ own - slope
         for i, length in enumerate(_LENGTHS_PX):
             modes = np.column_stack(
-                [np.ones(len(model.log_k_modes)), field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels]
+                [
+                    np.ones(len(model.log_k_modes)),
+                    field_modes(model.mesh.pixel_position_px, length, _LENGTH_KEEP).pixels,
+                ]
             )
             change = linalg.lstsq(model.log_k_modes, modes)[0]
             values, vectors = linalg.eigh(change.T @ gram @ change)

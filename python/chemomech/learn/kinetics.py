@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
@@ -158,12 +159,12 @@ def learn_kinetics(
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, slopes = search.laws(*search.whole_films(), rho)
+    problem, found, volume = search.laws(*search.whole_films(), rho)
     settled, validation = found.reason != UNSETTLED, None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-    problem, fine, found = search.to_the_end(problem, found, slopes)
+    problem, fine, found = search.to_the_end(problem, found, volume)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
     return _result(video, fine, found, validation, posterior, settled)
@@ -207,9 +208,11 @@ def _result(
         along_local.append(along)
     mu_bootstrap = log_j0_bootstrap = None
     if len(problem.models) >= _LEAST_PARTICLES:
-        drawn = bootstrap(found)
-        mu_bootstrap = NORMAL_99 * (drawn @ basis.mu_design(c).T).std(axis=0)
-        log_j0_bootstrap = NORMAL_99 * (drawn @ basis.log_j0_design(c).T).std(axis=0)
+        drawn, n = bootstrap(found), len(problem.models)
+        # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
+        half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
+        mu_bootstrap = half * (drawn @ basis.mu_design(c).T).std(axis=0)
+        log_j0_bootstrap = half * (drawn @ basis.log_j0_design(c).T).std(axis=0)
     return KineticsResult(
         law=law,
         composition=c,

@@ -11,10 +11,16 @@ from functools import cached_property
 
 import numpy as np
 
-from chemomech.arrays import Bool, Float
+from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
-from chemomech.learn.evidence import WithVolume, marginal_mode, most_likely_length, most_likely_sizes
+from chemomech.learn.evidence import (
+    WithVolume,
+    marginal_mode,
+    most_likely_length,
+    most_likely_sizes,
+    without_bend,
+)
 from chemomech.learn.reaction_model import (
     LawBasis,
     ParticleModel,
@@ -91,7 +97,7 @@ class KineticsSearch:
             found = self._minimise(coarse, start, f"{held}, length {number}", free=self._no_law)
         return coarse, found
 
-    def laws(self, coarse: Problem, found: Minimum, rho: float | None) -> tuple[Problem, Minimum, Float]:
+    def laws(self, coarse: Problem, found: Minimum, rho: float | None) -> tuple[Problem, Minimum, WithVolume]:
         """As `marginal_mode`: on cells fine enough, from what was found on coarse ones.
 
         Parameters
@@ -117,8 +123,8 @@ class KineticsSearch:
             unfinished=self.unfinished,
         )
 
-    def to_the_end(self, problem: Problem, found: Minimum, slopes: Float) -> tuple[Problem, Problem, Minimum]:
-        """The minimum of the misfit of fine cells and the volume, by its slopes, to less than a standard deviation.
+    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Problem, Minimum]:
+        """The minimum of the misfit of fine cells and the model of the volume, to less than a standard deviation.
 
         Returns
         -------
@@ -128,13 +134,12 @@ class KineticsSearch:
         """
         models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
         fine = replace(problem, models=models, tolerance=_FINE_TOLERANCE)
-        flat = np.zeros((problem.n_shared, problem.n_shared))
         for number in range(1, _CORRECTIONS + 1):
             problem = corrected(problem, fine, found.parameters)
-            model = WithVolume(problem, found.parameters.shared, slopes, flat)
+            model = replace(volume, problem=problem)
             what = f"laws, corrected by fine cells, {number}"
             found = self._minimise(model, found.parameters, what, least_decrease=0.0)
-        return problem, fine, found
+        return problem, fine, without_bend(found, volume.bend)
 
     @property
     def _no_law(self) -> Bool:

@@ -10,7 +10,7 @@ from scipy import linalg
 
 from chemomech.arrays import Float
 from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
-from chemomech.learn.reaction_model import Problem
+from chemomech.learn.reaction_model import Problem, from_first_frame
 from chemomech.tasks import Unfinished, in_threads
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class CrossValidation:
 def cross_validate(
     problem: Problem, found: Minimum, rhos: Sequence[float] = RHO_GRID, unfinished: Unfinished | None = None
 ) -> CrossValidation:
-    """Leave out each half-cycle of each particle in turn and fit ln k to the others, the laws and initial fields held
+    """Leave out each half-cycle of each particle in turn and fit ln k to the others, the laws held
     as found (the second of Zhao's ways, Methods, Cross-validation); some particle has two half-cycles.
 
     Folds err by very different amounts, but much the same at neighbouring rho_2: the standard error is that of their
@@ -118,9 +118,9 @@ def _fold(
         own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_threads)
         fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
-        # Its own parameters were left to their prior alone.
+        # Its own parameters were left to their prior alone; those found with all films would know its later frames.
         local, untouched = fitted.local[0].copy(), model.columns(film)[model.sizes[0] :]
-        local[untouched] = parameters.local[index][untouched]
+        local[untouched] = from_first_frame(model.films[film], model)
         foreseen = Parameters(parameters.shared, (local,))
         squares = [float(np.mean(own.misfit(0, each, foreseen) ** 2)) for each in range(len(model.films))]
         left_out[i] = squares[film]

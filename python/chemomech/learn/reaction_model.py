@@ -42,7 +42,7 @@ from chemomech.tasks import Result, TasksOn, in_threads
 MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k to start from, pixels, and the share of its variance that is kept.
 _LOG_K_LENGTH_PX = 2.0
-LOG_K_KEEP = 0.99
+_LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -65,7 +65,7 @@ TOLERANCE = 1e-5
 _ADJOINT_TOLERANCE = 1e-5
 #: Parameters that make the reaction harder to follow than this are no candidates: time steps at a tolerance, which grow
 #: less than as its inverse root.
-_MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 2000, 200, 3e-5
+_MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 3000, 400, 3e-5
 #: A trajectory of the mean is refused when its misfit would come by chance less often than this.
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
@@ -304,7 +304,7 @@ def build_models(
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, log_k_length_px, LOG_K_KEEP).pixels
+        log_k_modes = field_modes(position, log_k_length_px, _LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:
@@ -562,7 +562,7 @@ def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleMode
 def starting_parameters(problem: Problem) -> Parameters:
     """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
     local = tuple(
-        np.concatenate([np.zeros(model.sizes[0]), *(_initial_from_first_frame(film, model) for film in model.films)])
+        np.concatenate([np.zeros(model.sizes[0]), *(from_first_frame(film, model) for film in model.films)])
         for model in problem.models
     )
     films = [film for model in problem.models for film in model.films]
@@ -579,8 +579,8 @@ def starting_parameters(problem: Problem) -> Parameters:
     return best[1]
 
 
-def _initial_from_first_frame(film: Film, model: ParticleModel) -> Float:
-    """z that makes about the field of the first frame alone."""
+def from_first_frame(film: Film, model: ParticleModel) -> Float:
+    """z that makes about the field of the first frame and the rate of the means of all."""
     field = logit(np.clip(film.initial_guess, *_GUESS_RANGE))[model.mesh.pixel]
     return _closest(film, field)
 
