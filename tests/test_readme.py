@@ -8,10 +8,11 @@ import pytest
 from chemomech.io.correlative import write_stack
 from chemomech.learn.twins import Noise, add_noise, make_particle
 from mpirun import needs_mpi, run
+from videos import write_video
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, VOXELS, RANKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, VOXELS, UNIFORMITY, RANKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
@@ -31,6 +32,13 @@ def test_the_example_of_voxels_runs(capsys):
     assert iterations < 15
 
 
+def test_the_example_of_uniformity_runs(tmp_path, monkeypatch, capsys):
+    write_video(tmp_path / "video.h5", [(3, 4)], noise=0.04, half_cycles=1)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(UNIFORMITY, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.split(",")) == 2
+
+
 @needs_mpi
 def test_the_example_of_ranks_runs(tmp_path):
     particles = [add_noise(make_particle(f"P{i}", length_nm=1000, seed=i), Noise(), seed=i) for i in range(3)]
@@ -42,7 +50,8 @@ def test_the_example_of_ranks_runs(tmp_path):
 
 
 def test_the_examples_are_short():
-    assert all(len([line for line in text.splitlines() if line.strip()]) < 10 for text in (EXAMPLE, VOXELS, RANKS))
+    examples = (EXAMPLE, VOXELS, UNIFORMITY, RANKS)
+    assert all(len([line for line in text.splitlines() if line.strip()]) < 10 for text in examples)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
