@@ -20,7 +20,7 @@ from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import Problem
+from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
 from chemomech.tasks import Unfinished
 
 P = TypeVar("P", bound=Objective)
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Objective)
 log = logging.getLogger(__name__)
 
 #: Length of the differences, in standard deviations of the shared parameters.
-_DIFFERENCE = 0.3
+_DIFFERENCE = 0.5
 UNSETTLED = "the laws had not settled"
 #: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
 _SETTLED, _MOST_ROUNDS = 0.5, 6
@@ -36,11 +36,9 @@ _SETTLED, _MOST_ROUNDS = 0.5, 6
 _LONGEST = 8.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
-#: Correlation lengths of ln k (pixels) and regularisations tried. More of the variance is kept than in a fit: of
-#: long lengths, which have few modes, what is left out counts.
+#: Correlation lengths of ln k (pixels) and regularisations tried.
 _LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
-_LENGTH_KEEP = 0.9999
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
@@ -266,7 +264,7 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
             modes = np.column_stack(
                 [
                     np.ones(len(model.log_k_modes)),
-                    field_modes(model.mesh.pixel_position_px, length, _LENGTH_KEEP).pixels,
+                    field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels,
                 ]
             )
             change = linalg.lstsq(model.log_k_modes, modes)[0]

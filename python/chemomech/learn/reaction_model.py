@@ -40,9 +40,10 @@ from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
-#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept.
+#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out moves
+#: frames by more than their noise.
 _LOG_K_LENGTH_PX = 2.0
-_LOG_K_KEEP = 0.99
+LOG_K_KEEP = 0.999
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -304,7 +305,7 @@ def build_models(
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, log_k_length_px, _LOG_K_KEEP).pixels
+        log_k_modes = field_modes(position, log_k_length_px, LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:
