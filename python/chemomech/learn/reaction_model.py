@@ -40,8 +40,8 @@ from chemomech.tasks import Result, TasksOn, in_threads
 
 #: Highest Legendre orders of mu_h and ln j0.
 MU_ORDER, LOG_J0_ORDER = 5, 4
-#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out moves
-#: frames by more than their noise.
+#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out
+#: moves frames by more than their noise.
 _LOG_K_LENGTH_PX = 2.0
 LOG_K_KEEP = 0.999
 _INITIAL_KEEP = 0.98
