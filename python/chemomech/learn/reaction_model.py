@@ -43,7 +43,7 @@ MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out
 #: moves frames by more than their noise.
 _LOG_K_LENGTH_PX = 2.0
-LOG_K_KEEP = 0.999
+LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
