@@ -116,7 +116,7 @@ class KineticsSearch:
         return marginal_mode(
             whole,
             found,
-            cheaper=lambda problem: replace(problem, models=coarse.models, tolerance=coarse.tolerance),
+            cheaper=lambda problem: replace(problem, tolerance=_ROUGH_TOLERANCE),
             resized=resized,
             least_decrease=_DECREASE,
             what="laws, the rest integrated out",
