@@ -5,6 +5,7 @@ frames are followed first, each from a field of its own; what they say leads who
 their frames; there the correlation length of ln k is chosen, and the laws are set free.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +35,8 @@ from chemomech.learn.reaction_model import (
 )
 from chemomech.observe.video import ReactionVideo
 from chemomech.tasks import TasksOn, Unfinished
+
+log = logging.getLogger(__name__)
 
 #: Relative decreases that end a search: one that only has to lead into the valley, and one in it.
 _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
@@ -124,22 +127,31 @@ class KineticsSearch:
         )
 
     def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Problem, Minimum]:
-        """The minimum of the misfit of fine cells and the model of the volume, to less than a standard deviation.
+        """The minimum of misfit and model of the volume, to less than a standard deviation, as fine cells see it.
+
+        Frames of fine cells correct those of the problem where they lower what is left. They need not: the difference
+        of the two changes with the parameters, and films may have been made on cells of their own.
 
         Returns
         -------
-        problem : corrected by the fine cells where they were compared last.
-        fine : that of the fine cells.
+        problem : corrected where the cells were compared last.
+        seen : whose frames are those of the result, on fine cells or the problem's own.
         found : the minimum.
         """
-        models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
-        fine = replace(problem, models=models, tolerance=_FINE_TOLERANCE)
+        length = problem.models[0].log_k_length_px
+        models = build_models(self.video, log_k_length_px=length, largest_cell=_FINE_CELL)
+        fine, seen = replace(problem, models=models, tolerance=_FINE_TOLERANCE), problem
+        start = replace(volume, problem=problem)
+        found = self._minimise(start, found.parameters, "laws, to the end", least_decrease=0.0)
         for number in range(1, _CORRECTIONS + 1):
-            problem = corrected(problem, fine, found.parameters)
-            model = replace(volume, problem=problem)
+            moved = corrected(problem, fine, found.parameters)
             what = f"laws, corrected by fine cells, {number}"
-            found = self._minimise(model, found.parameters, what, least_decrease=0.0)
-        return problem, fine, without_bend(found, volume.bend)
+            again = self._minimise(replace(volume, problem=moved), found.parameters, what, least_decrease=0.0)
+            if again.objective > found.objective:
+                log.info("fine cells leave more of the frames unexplained, and are not followed")
+                break
+            problem, seen, found = moved, fine, again
+        return problem, seen, without_bend(found, volume.bend)
 
     @property
     def _no_law(self) -> Bool:
