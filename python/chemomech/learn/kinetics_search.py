@@ -45,6 +45,8 @@ _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
 _CORRECTIONS = 2
+#: By how much they may raise half the objective, ln of the odds against them: that they are right is expected beforehand.
+_DISBELIEF = 10.0
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -129,8 +131,8 @@ class KineticsSearch:
     def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Problem, Minimum]:
         """The minimum of misfit and model of the volume, to less than a standard deviation, as fine cells see it.
 
-        Frames of fine cells correct those of the problem where they lower what is left. They need not: the difference
-        of the two changes with the parameters, and films may have been made on cells of their own.
+        Frames of fine cells correct those of the problem unless the films speak clearly against them: the difference of
+        the two changes with the parameters, and synthetic films may have been made on coarser cells themselves.
 
         Returns
         -------
@@ -147,7 +149,7 @@ class KineticsSearch:
             moved = corrected(problem, fine, found.parameters)
             what = f"laws, corrected by fine cells, {number}"
             again = self._minimise(replace(volume, problem=moved), found.parameters, what, least_decrease=0.0)
-            if again.objective > found.objective:
+            if again.objective > found.objective + _DISBELIEF:
                 log.info("fine cells leave more of the frames unexplained, and are not followed")
                 break
             problem, seen, found = moved, fine, again
