@@ -45,7 +45,7 @@ _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
 _CORRECTIONS = 2
-#: By how much they may raise half the objective, ln of the odds against them: that they are right is expected beforehand.
+#: By how much they may raise half the objective, ln of the odds against them: they are expected to be right.
 _DISBELIEF = 10.0
 #: rho_2 to start from.
 _START_RHO = 0.02
