@@ -213,7 +213,7 @@ def volume_slopes(problem: Objective, found: Minimum) -> Float:
     for i in range(n):
         for difference in (_DIFFERENCE, -_DIFFERENCE):  # backward where the reaction cannot be followed
             try:
-                _, arrows = problem.system(_moved(found, difference * units[:, i]))
+                _, arrows = problem.system(moved(found, difference * units[:, i]))
             except ConvergenceError:
                 continue
             slopes[i] = (_volume(arrows) - here) / difference
@@ -228,7 +228,7 @@ def _volume(arrows: Sequence[Arrow]) -> Float:
     return np.array([np.log(np.diag(linalg.cholesky(arrow.gram_ll, lower=True))).sum() for arrow in arrows])
 
 
-def _moved(found: Minimum, step: Float) -> Parameters:
+def moved(found: Minimum, step: Float) -> Parameters:
     """Shared parameters a step away, the local ones following as the quadratic model says."""
     local = [
         own - linalg.solve(arrow.gram_ll, arrow.gram_gl.T @ step, assume_a="pos")

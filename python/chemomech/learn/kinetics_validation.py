@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,7 +10,9 @@ import numpy as np
 from scipy import linalg
 
 from chemomech.arrays import Float
+from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
+from chemomech.learn.evidence import moved
 from chemomech.learn.reaction_model import Problem, from_first_frame
 from chemomech.tasks import Unfinished, in_threads
 
@@ -149,7 +152,9 @@ def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:
 
 
 def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed: int = 0) -> list[Minimum]:
-    """Searches from global parameters moved away from a minimum: do they end at the same place?
+    """Searches from global parameters moved away from a minimum, the others following: do they end at the same place?
+
+    Places at which a reaction cannot be followed are left out.
 
     Parameters
     ----------
@@ -160,6 +165,6 @@ def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed
     minima = []
     for _ in range(starts):
         move = linalg.solve_triangular(root, random.standard_normal(problem.n_shared), lower=True, trans="T")
-        moved = found.parameters.shared + spread * move
-        minima.append(minimise(problem, Parameters(moved, found.parameters.local)))
+        with suppress(ConvergenceError):
+            minima.append(minimise(problem, moved(found, spread * move)))
     return minima
