@@ -17,10 +17,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 from numpy.polynomial import legendre
-from scipy import linalg
 
 from chemomech.io.video import read_video
 from chemomech.learn.kinetics import COMPOSITION, learn_kinetics
+from chemomech.learn.reaction_model import common_tangent
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.phasefield.reaction_theory import coupled_ion_electron_transfer
 from harness import finish
@@ -36,15 +36,8 @@ LEAST_COVERAGE = 0.95
 
 def potential(binodal, coefficients):
     """Legendre coefficients of mu_h closest to those given and the regular solution that have the binodal."""
-    n = len(coefficients)
-    span = np.array([2 * binodal - 1, 1 - 2 * binodal])
-    ends = legendre.legvander(span, n - 1)
-    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(n)]
-    free = linalg.null_space(np.array([ends[0] - ends[1], area - ends[0]])[:, 1:])
-    mu = np.zeros(n)
-    mu[1:] = free @ (free.T @ coefficients[1:])
-    mu[1] -= np.log(1 / binodal - 1) / (1 - 2 * binodal)
-    return mu
+    start, modes = common_tangent(binodal, len(coefficients) - 1)
+    return start + modes @ (modes.T @ coefficients)
 
 
 def log_series(current, largest):

@@ -387,7 +387,7 @@ class Trajectory:
 
         The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
         mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a), initial_basis (n_cells, b) and
-        control_basis (n_knots, d). With `threads` they share the columns.
+        control_basis (n_knots, d). With `threads` they share the columns. LinAlgError where they cannot be solved.
         """
     def adjoint(
         self, weights: NDArray[np.float64], tolerance: float = 1e-12
@@ -395,7 +395,7 @@ class Trajectory:
         """Gradients of sum(weights * frames), weights (n_frames, n_pixels).
 
         With respect to mu (N,), ln j0 (M,), ln k (n_pixels,), the initial composition (n_cells,) and the control
-        (n_knots,).
+        (n_knots,). LinAlgError where a linear system cannot be solved.
         """
 
 def integrate_reaction(

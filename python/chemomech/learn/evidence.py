@@ -132,9 +132,7 @@ def marginal_mode(
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}"
-        slopes = _slopes(
-            [cheaper(problem), problem] if cheaper else [problem], found, f"{round_of}, slopes", unfinished
-        )
+        slopes = _slopes(problem, cheaper, found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
         if number == 1:
@@ -168,20 +166,19 @@ def without_bend(found: Minimum, bend: Float) -> Minimum:
     return replace(found, arrows=arrows, schur=found.schur - bend)
 
 
-def _slopes(problems: Sequence[Objective], found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
-    """Those of the first problem whose reactions can be followed at the minimum."""
+def _slopes(
+    problem: P, cheaper: Callable[[P], Objective] | None, found: Minimum, name: str, unfinished: Unfinished | None
+) -> Float:
+    """Of the cheaper problem, or where its reactions cannot be followed at the minimum of the other."""
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
-    *others, last = problems
-    for problem in others:
-        try:
-            slopes = volume_slopes(problem, found)
-            break
-        except ConvergenceError:
-            continue
-    else:
-        slopes = volume_slopes(last, found)
+    try:
+        slopes = volume_slopes(cheaper(problem) if cheaper else problem, found)
+    except ConvergenceError:
+        if cheaper is None:
+            raise
+        slopes = volume_slopes(problem, found)
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes

@@ -8,7 +8,6 @@ The laws are the most probable ones with the unknowns of the particles integrate
 probable ones given the laws; `kinetics_search` finds them.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,8 +27,6 @@ from chemomech.learn.reaction_model import Problem
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
-
-log = logging.getLogger(__name__)
 
 #: Ratio of misfit to noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
@@ -190,11 +187,11 @@ def _result(
     shifted[0] += mean_log_k
     law = replace(law, log_j0=shifted)
     particles, squares = {}, []
-    for index, (model, own) in enumerate(zip(problem.models, log_k, strict=True)):
+    for model, own, modelled in zip(problem.models, log_k, problem.all_frames(parameters), strict=True):
         frames = {}
-        for film, each in enumerate(model.films):
-            frames[each.half_cycle.name] = problem.frames(index, film, parameters)
-            squares.append((frames[each.half_cycle.name] - each.half_cycle.li_fraction).ravel() ** 2)
+        for film, each in zip(model.films, modelled, strict=True):
+            frames[film.half_cycle.name] = each
+            squares.append((each - film.half_cycle.li_fraction).ravel() ** 2)
         particles[model.particle.name] = ParticleKinetics(model.particle, own - mean_log_k, frames)
     rmse = float(np.sqrt(np.concatenate(squares).mean()))
     widening = NORMAL_99 * max(rmse / video.noise, 1.0)

@@ -162,7 +162,14 @@ class KineticsSearch:
     def _problem(self, models: Sequence[ParticleModel]) -> Problem:
         every = [[True] * len(model.films) for model in models]
         return Problem(
-            models, self.basis, self.video.gradient_nm2, self.video.noise, _START_RHO, 1.0, every, self.tasks
+            models=models,
+            basis=self.basis,
+            gradient_nm2=self.video.gradient_nm2,
+            noise=self.video.noise,
+            rho=_START_RHO,
+            initial_size=1.0,
+            used=every,
+            tasks=self.tasks,
         )
 
     def _rough(self, models: Sequence[ParticleModel]) -> Problem:

@@ -194,21 +194,29 @@ class LawBasis:
 def law_basis(binodal: float | None, alpha: float) -> LawBasis:
     """Legendre series of mu_h and ln j0.
 
-    With a binodal d, mu_h(d) = mu_h(1 - d) = mean of mu_h between them (common tangent): two linear conditions, met by
-    the regular solution to start from.
+    With a binodal mu_h has it, see `common_tangent`.
     """
-    n = MU_ORDER + 1
-    free = np.eye(n)[:, 1:]  # L_0 only shifts the potential
-    start = np.zeros(n)
-    if binodal is None:
+    if binodal is not None:
+        start, modes = common_tangent(binodal, MU_ORDER)
+    else:
+        start, modes = np.zeros(MU_ORDER + 1), np.eye(MU_ORDER + 1)[:, 1:]  # L_0 only shifts the potential
         start[1] = -_START_OMEGA
-        return LawBasis(start, free, LOG_J0_ORDER + 1, alpha)
+    return LawBasis(start, modes, LOG_J0_ORDER + 1, alpha)
+
+
+def common_tangent(binodal: float, order: int) -> tuple[Float, Float]:
+    """Legendre coefficients of mu_h that have a binodal d: start (order + 1,) + modes (order + 1, order - 2) @ any.
+
+    mu_h(d) = mu_h(1 - d) = mean of mu_h between them: two linear conditions, met by the regular solution to start from.
+    """
+    start = np.zeros(order + 1)
     start[1] = -np.log(1 / binodal - 1) / (1 - 2 * binodal)
     span = np.array([2 * binodal - 1, 1 - 2 * binodal])
-    ends = legendre.legvander(span, MU_ORDER)
-    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(n)]
+    ends = legendre.legvander(span, order)
+    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(order + 1)]
     conditions = np.array([ends[0] - ends[1], area - ends[0]])[:, 1:]
-    return LawBasis(start, free @ linalg.null_space(conditions), LOG_J0_ORDER + 1, alpha)
+    free = np.eye(order + 1)[:, 1:]  # L_0 only shifts the potential
+    return start, free @ linalg.null_space(conditions)
 
 
 def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate, Float]:
