@@ -24,21 +24,8 @@ Trajectory integrate_reaction(const py::array& pixel, index n_pixels, const py::
   if (starts.data[0] != 0 || starts.data[n] != n_entries || !std::is_sorted(starts.data, starts.data + n + 1)) {
     throw py::value_error("indptr must rise from 0 to the number of indices");
   }
-  const auto coupling = std::make_shared<kinetics::Coupling>();
-  coupling->pixel.assign(pixels.data, pixels.data + n);
-  coupling->indptr.assign(starts.data, starts.data + n + 1);
-  coupling->indices.assign(columns.data, columns.data + n_entries);
-  coupling->values.assign(entries.data, entries.data + n_entries);
-  coupling->rows.assign(rows.data, rows.data + rows.size());
-  coupling->n_pixels = n_pixels, coupling->rank = rows.shape[1];
-  coupling->diagonal.assign(n, 0.0);
-  for (index i = 0; i < n; ++i) {
-    for (index e = starts.data[i]; e < starts.data[i + 1]; ++e) {
-      if (columns.data[e] == i) coupling->diagonal[i] += entries.data[e];
-    }
-  }
   kinetics::Particle particle;
-  particle.coupling = coupling;
+  particle.coupling = std::make_shared<kinetics::Coupling>(starts, columns, entries, pixels, rows);
   const kinetics::Laws laws{view<const double>(mu, "mu", std::array{any}),
                             view<const double>(log_j0, "log_j0", std::array{any}),
                             view<const double>(log_k, "log_k", std::array{n_pixels}), alpha};
@@ -72,43 +59,87 @@ void require_solved(bool solved) {
   throw py::error_already_set();
 }
 
+kinetics::Bases bases_of(const Trajectory& trajectory, const py::array& log_k, const py::array& initial,
+                         const py::array& control) {
+  const index n_knots = static_cast<index>(trajectory.control_time.size());
+  return {view<const double>(log_k, "log_k_basis", std::array{trajectory.n_pixels, any}),
+          view<const double>(initial, "initial_basis", std::array{trajectory.n_cells, any}),
+          view<const double>(control, "control_basis", std::array{n_knots, any})};
+}
+
 py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_basis, const py::array& initial_basis,
                         const py::array& control_basis, double tolerance, bool threads) {
   require_derivatives(trajectory);
-  const auto log_k = view<const double>(log_k_basis, "log_k_basis", std::array{trajectory.n_pixels, any});
-  const auto initial = view<const double>(initial_basis, "initial_basis", std::array{trajectory.n_cells, any});
-  const index n_knots = static_cast<index>(trajectory.control_time.size());
-  const auto control = view<const double>(control_basis, "control_basis", std::array{n_knots, any});
-  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + log_k.shape[1] + initial.shape[1] + control.shape[1];
+  const auto bases = bases_of(trajectory, log_k_basis, initial_basis, control_basis);
+  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + bases.size();
   const index n_frames = static_cast<index>(trajectory.frames.size());
   auto out = new_array<double>(n_frames, trajectory.n_pixels, n_columns);
   const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
   bool solved;
   {
     py::gil_scoped_release nogil;
-    solved = kinetics::sensitivities(trajectory, {log_k, initial, control}, tolerance, threads, out_view);
+    solved = kinetics::sensitivities(trajectory, bases, tolerance, threads, out_view);
   }
   require_solved(solved);
   return out;
 }
 
+// Arrays of zeros for gradients.
+struct GradientArrays {
+  py::array mu, log_j0, log_k, initial, control;
+
+  explicit GradientArrays(const Trajectory& trajectory)
+      : mu(zeros(trajectory.n_mu)),
+        log_j0(zeros(trajectory.n_log_j0)),
+        log_k(zeros(trajectory.n_pixels)),
+        initial(zeros(trajectory.n_cells)),
+        control(zeros(static_cast<index>(trajectory.control_time.size()))) {}
+
+  kinetics::Gradient views() {
+    const auto whole = [](py::array& array) { return view<double>(array, "gradient", std::array{any}); };
+    return {whole(mu), whole(log_j0), whole(log_k), whole(initial), whole(control)};
+  }
+
+ private:
+  static py::array zeros(index n) {
+    auto array = new_array<double>(n);
+    std::fill_n(array.mutable_data(), n, 0.0);
+    return array;
+  }
+};
+
 py::tuple adjoint(const Trajectory& trajectory, const py::array& weights, double tolerance) {
   require_derivatives(trajectory);
   const index n_frames = static_cast<index>(trajectory.frames.size());
   const auto given = view<const double>(weights, "weights", std::array{n_frames, trajectory.n_pixels});
-  auto mu = new_array<double>(trajectory.n_mu), log_j0 = new_array<double>(trajectory.n_log_j0);
-  auto log_k = new_array<double>(trajectory.n_pixels), initial = new_array<double>(trajectory.n_cells);
-  auto control = new_array<double>(static_cast<index>(trajectory.control_time.size()));
-  const auto whole = [](py::array& array, const char* name) { return view<double>(array, name, std::array{any}); };
-  const kinetics::Gradient out{whole(mu, "mu"), whole(log_j0, "log_j0"), whole(log_k, "log_k"),
-                               whole(initial, "initial"), whole(control, "control")};
+  GradientArrays out(trajectory);
+  const auto views = out.views();
   bool solved;
   {
     py::gil_scoped_release nogil;
-    solved = kinetics::adjoint(trajectory, given, tolerance, out);
+    solved = kinetics::adjoint(trajectory, given, tolerance, views);
   }
   require_solved(solved);
-  return py::make_tuple(mu, log_j0, log_k, initial, control);
+  return py::make_tuple(out.mu, out.log_j0, out.log_k, out.initial, out.control);
+}
+
+py::tuple adjoint_of_sensitivities(const Trajectory& trajectory, const py::array& weights, const py::array& log_k_basis,
+                                   const py::array& initial_basis, const py::array& control_basis, double tolerance) {
+  require_derivatives(trajectory);
+  const auto bases = bases_of(trajectory, log_k_basis, initial_basis, control_basis);
+  const index n_frames = static_cast<index>(trajectory.frames.size());
+  const auto given = view<const double>(weights, "weights", std::array{n_frames, trajectory.n_pixels, bases.size()});
+  GradientArrays out(trajectory);
+  const auto views = out.views();
+  auto along_initial = new_array<double>(trajectory.n_cells, bases.initial.shape[1]);
+  const auto along = view<double>(along_initial, "out", std::array{trajectory.n_cells, bases.initial.shape[1]});
+  bool solved;
+  {
+    py::gil_scoped_release nogil;
+    solved = kinetics::adjoint_of_sensitivities(trajectory, bases, given, tolerance, views, along);
+  }
+  require_solved(solved);
+  return py::make_tuple(out.mu, out.log_j0, out.log_k, out.initial, out.control, along_initial);
 }
 
 }  // namespace
@@ -152,7 +183,10 @@ void bind_kinetics(py::module_& m) {
       .def("frames", &frames_of)
       .def("sensitivities", &sensitivities, arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(),
            arg("control_basis").noconvert(), arg("tolerance") = 1e-4, arg("threads") = true)
-      .def("adjoint", &adjoint, arg("weights").noconvert(), arg("tolerance") = 1e-12);
+      .def("adjoint", &adjoint, arg("weights").noconvert(), arg("tolerance") = 1e-12)
+      .def("adjoint_of_sensitivities", &adjoint_of_sensitivities, arg("weights").noconvert(),
+           arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(), arg("control_basis").noconvert(),
+           arg("tolerance") = 1e-4);
 }
 
 }  // namespace chemomech

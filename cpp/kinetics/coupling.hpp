@@ -11,23 +11,34 @@
 
 namespace chemomech::kinetics {
 
-// The symmetric operator G + E, kT: G in CSR form between cells, E = V V^T of low rank, where the cells of a pixel
-// share a row of V.
+// The symmetric operator G + E, kT: G between cells, E = V V^T of low rank, where the cells of a pixel share a row of
+// V.
 struct Coupling {
-  std::vector<std::int32_t> indptr, indices;  // (n_cells + 1,), (n_entries,)
-  std::vector<double> values, diagonal;       // (n_entries,), (n_cells,): the diagonal of G
-  std::vector<std::int32_t> pixel;            // (n_cells,)
-  std::vector<double> rows;                   // (n_pixels, rank)
+  // Consecutive rows of G with the same entries at the same distances from the diagonal, most of a line of cells.
+  struct Run {
+    index first, end;              // rows
+    index first_entry, end_entry;  // of `distance` and `value`
+  };
+  std::vector<Run> runs;
+  std::vector<index> distance;
+  std::vector<double> value;
+  std::vector<double> diagonal;     // (n_cells,), of G
+  std::vector<std::int32_t> pixel;  // (n_cells,)
+  std::vector<double> rows;         // (n_pixels, rank), V
   index n_pixels = 0, rank = 0;
+
+  // From G in CSR form.
+  Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 1> indices, View<const double, 1> values,
+           View<const std::int32_t, 1> pixel_of, View<const double, 2> coherency);
 
   index n_cells() const { return static_cast<index>(pixel.size()); }
 
   // out = (G + E) x for x (n_cells, width).
-  template <int width>
-  void apply(const double* x, double* out) const;
+  template <class Real, int width>
+  void apply(const Real* x, Real* out) const;
 };
 
-// Columns solved together, so that each of them is a vector register or two.
+// Columns solved together, so that a row of them is a vector register or two.
 inline constexpr int lanes_a_chunk = 16;
 
 // The matrix diag(diagonal) + G + E of a step. Where it conserves, solutions keep the sum of the guess, and the right
@@ -43,8 +54,9 @@ struct StepMatrix {
 };
 
 // Memory of the iteration for `width` columns.
+template <class Real>
 struct Workspace {
-  std::vector<double> remainder, direction, image;
+  std::vector<Real> remainder, direction, image;
 
   Workspace(index n, int width) : remainder(n * width), direction(n * width), image(n * width) {}
 };
@@ -52,8 +64,8 @@ struct Workspace {
 // Improves x (n_cells, width), the guess, until the residual, in the norm of the preconditioner, is `tolerance` times
 // the right side's, or in case of `relative_to_guess` and for a right side of zero times that of the guess. Writes
 // constant (width,). False when the matrix is not positive, or after too many iterations.
-template <int width>
-bool solve(const StepMatrix& matrix, const Coupling& coupling, const double* b, double tolerance,
-           bool relative_to_guess, double* x, double* constant, Workspace& work);
+template <class Real, int width>
+bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance, bool relative_to_guess,
+           Real* x, Real* constant, Workspace<Real>& work);
 
 }  // namespace chemomech::kinetics

@@ -138,8 +138,8 @@ class Integrator {
     }
     const double guess = control_.galvanostatic ? wanted / matrix.inverse_sum : 0;
     for (index i = 0; i < n_; ++i) change_[i] = guess * matrix.inverse[i];
-    return solve<1>(matrix, *particle_.coupling, right_side_.data(), newton_inexactness, true, change_.data(),
-                    &constant, work_);
+    return solve<double, 1>(matrix, *particle_.coupling, right_side_.data(), newton_inexactness, true, change_.data(),
+                            &constant, work_);
   }
 
   // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There
@@ -260,7 +260,7 @@ class Integrator {
   const index n_;
   Rates rates_;
   std::vector<double> history_, predicted_, state_, change_, right_side_, initial_rate_;
-  Workspace work_;
+  Workspace<double> work_;
   Step step_;
   double reach_ = 0, new_time_ = 0;
   int order_ = 1, steps_at_order_ = 0, rejected_in_a_row_ = 0;
@@ -290,6 +290,9 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const Control& 
   out.coupling = particle.coupling;
   out.n_cells = particle.n_cells(), out.n_pixels = particle.coupling->n_pixels;
   out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
+  out.mu.assign(laws.mu.data, laws.mu.data + out.n_mu);
+  out.log_j0.assign(laws.log_j0.data, laws.log_j0.data + out.n_log_j0);
+  out.alpha = laws.alpha;
   out.derivatives = derivatives;
   out.control_time.assign(control.time.data, control.time.data + control.time.shape[0]);
   std::vector<double> cells(out.n_pixels, 0.0);

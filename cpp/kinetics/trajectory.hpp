@@ -43,6 +43,8 @@ struct Trajectory {
   Trajectory(Trajectory&&) = default;
 
   index n_cells = 0, n_pixels = 0, n_mu = 0, n_log_j0 = 0;
+  std::vector<double> mu, log_j0;  // those of Laws
+  double alpha = 0;
   std::shared_ptr<const Coupling> coupling;
   std::vector<double> control_time;             // (n_knots,), h
   std::vector<double> pixel_share;              // (n_cells,), 1 / cells of the pixel
@@ -72,18 +74,32 @@ void frames_of(const Trajectory& trajectory, View<double, 2> out);
 // (n_knots, d).
 struct Bases {
   View<const double, 2> log_k, initial, control;
+
+  index size() const { return log_k.shape[1] + initial.shape[1] + control.shape[1]; }
 };
 
 // out (n_frames, n_pixels, n_mu + n_log_j0 + a + b + d): derivatives of the frames with respect to the coefficients of
 // mu and ln j0, then along the bases. With `threads` they share the columns. Linear systems are solved to `tolerance`
-// of their right sides; false when one cannot be.
+// of their right sides, in single precision where that does; false when one cannot be.
 bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tolerance, bool threads,
                    View<double, 3> out);
 
-// The transposed of all of these: gradients of sum over frames of weights (n_frames, n_pixels) times composition.
 struct Gradient {
   View<double, 1> mu, log_j0, log_k, initial, control;  // (n_mu,), (n_log_j0,), (n_pixels,), (n_cells,), (n_knots,)
 };
+
+// The transposed of all of these: adds the gradients of sum over frames of weights (n_frames, n_pixels) times
+// composition.
 bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double tolerance, const Gradient& out);
+
+// Adds the gradients of the sum of weights (n_frames, n_pixels, a + b + d) times the sensitivities along the bases,
+// which are held; with respect to the initial basis they are written to along_initial (n_cells, b).
+bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
+                              double tolerance, const Gradient& out, View<double, 2> along_initial);
+
+// Adds the gradients of what has the slopes (n_steps + 1, n_cells) along the states and potential_slope (n_steps,)
+// along the potentials of the steps. Changes the slopes.
+bool backwards(const Trajectory& trajectory, std::vector<double>& slope, const std::vector<double>& potential_slope,
+               double tolerance, const Gradient& out);
 
 }  // namespace chemomech::kinetics

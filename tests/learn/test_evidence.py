@@ -50,6 +50,11 @@ class HiddenAmplitude:
             replace(a, gradient_g=b.gradient_g, gradient_l=b.gradient_l) for a, b in zip(arrows, here, strict=True)
         ]
 
+    def volume_gradients(self, parameters, arrows):
+        """Of half n ln(1 + size), size = (exp(s) / noise)^2."""
+        size = (np.exp(parameters.shared[0]) / self.noise) ** 2
+        return [(np.array([len(y) * size / (1 + size)]), np.zeros(len(y))) for y in self.groups]
+
 
 def test_amplitude_of_hidden_variables_is_found():
     """With the hidden variables integrated out y is normal of variance exp(2 s) + noise^2, so the most probable s is
@@ -60,14 +65,12 @@ def test_amplitude_of_hidden_variables_is_found():
     problem = HiddenAmplitude(groups, 0.3)
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
     held = minimise(problem, start, free=np.array([False]))
-    _, found, volume = marginal_mode(problem, held)
+    _, found, _ = marginal_mode(problem, held)
     variance = np.mean(np.concatenate(groups) ** 2)
     expected = np.log(variance - 0.3**2) / 2
     deviation = variance / (variance - 0.3**2) / np.sqrt(2 * 400)
     assert found.reason == CONVERGED
     assert found.parameters.shared[0] == pytest.approx(expected, abs=0.75 * deviation)
-    size = np.exp(2 * found.parameters.shared[0]) / 0.3**2  # half n ln(1 + size), differences one-sided
-    assert volume.slopes[:, 0] == pytest.approx([n * size / (1 + size) for n in (150, 250)], rel=0.05)
 
 
 class Interrupted(HiddenAmplitude):
@@ -85,7 +88,7 @@ class Interrupted(HiddenAmplitude):
 
 
 def test_interrupted_rounds_go_on_to_the_same_laws(tmp_path):
-    """To the bit, wherever it was killed: between rounds, among the slopes, within a search."""
+    """To the bit, wherever it was killed: between rounds or within a search."""
     random = np.random.default_rng(1)
     groups = [0.6 * random.standard_normal(n) for n in (80, 60)]
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))

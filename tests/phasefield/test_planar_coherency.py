@@ -121,6 +121,23 @@ def test_derivatives_with_stress_and_edge(setting, control):
     assert backward == pytest.approx(np.sum(weights * slope), rel=1e-8)
 
 
+@pytest.mark.parametrize("control", [POTENTIAL, RATE], ids=["potential", "rate"])
+def test_second_derivatives_with_stress_and_edge(setting, control):
+    """Symmetric to rounding."""
+    trajectory = run(setting, control, tolerance=1e-6, derivatives=True)
+    random = np.random.default_rng(0)
+    sizes = (len(setting[1]), setting[0].n_cells, len(control.time_h))
+    one, other = ([random.standard_normal(n) for n in sizes] for _ in range(2))
+    weights = np.repeat(random.standard_normal(trajectory.frames().shape)[..., None], 3, axis=2)
+
+    def along(columns, direction):
+        columns = [each[:, None].copy() for each in columns]
+        _, _, *gradients, _ = trajectory.adjoint_of_sensitivities(weights, *columns, tolerance=1e-12)
+        return sum(g @ d for g, d in zip(gradients, direction, strict=True))
+
+    assert along(one, other) == pytest.approx(along(other, one), rel=1e-8)
+
+
 def test_held_edge_is_of_second_order():
     """A field that is zero at the edge but bends there: halving the cells divides the error by 4 (Aubin-Nitsche)."""
     errors = []

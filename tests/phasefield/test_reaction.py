@@ -1,5 +1,7 @@
 """The reaction of a particle: against an independent integrator, its orders, its conservation, its derivatives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -159,6 +161,59 @@ def test_adjoint_equals_forward(particle):
     forward = np.sum(weights * along(trajectory, direction))
     backward = sum(g @ d for g, d in zip(trajectory.adjoint(weights), direction, strict=True))
     assert backward == pytest.approx(forward, rel=1e-8)
+
+
+def second_derivative(trajectory, weights, one, other):
+    """Of sum(weights * frames) along two directions, of which the first leaves the laws alone."""
+    columns = [each[:, None].copy() for each in one[2:]]
+    repeated = np.repeat(weights[..., None], len(columns), axis=2)
+    *gradients, _ = trajectory.adjoint_of_sensitivities(repeated, *columns, tolerance=1e-12)
+    return sum(gradient @ each for gradient, each in zip(gradients, other, strict=True))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.3])
+def test_second_derivatives_are_symmetric(particle, alpha):
+    """Which direction is the column and which the gradient's makes no difference, to rounding: steps are the same."""
+    trajectory = run(particle, replace(LAW, alpha=alpha), tolerance=1e-5, derivatives=True)
+    nothing = [np.zeros(len(LAW.mu)), np.zeros(len(LAW.log_j0))]
+    one, other = ([*nothing, *perturbations(particle, seed)[2:]] for seed in (1, 2))
+    weights = np.random.default_rng(3).standard_normal(trajectory.frames().shape)
+    expected = second_derivative(trajectory, weights, one, other)
+    assert second_derivative(trajectory, weights, other, one) == pytest.approx(expected, rel=1e-8)
+
+
+def test_gradients_of_sensitivities_are_those_of_differences(particle):
+    """Sensitivities a step of +-h along all parameters away; the error falls with h^2, extrapolated."""
+    mesh, log_k, initial = particle
+    mu, log_j0, field, start, knots = direction = perturbations(particle, seed=2)
+    columns = [each[:, None].copy() for each in perturbations(particle, seed=1)[2:]]
+    weights = np.random.default_rng(3).standard_normal((len(TIME), len(log_k)))
+
+    def total(h):
+        law = ReactionLaw(LAW.mu + h * mu, LAW.log_j0 + h * log_j0)
+        rate = MeanRate(RATE.time_h, RATE.rate_per_h + h * knots)
+        moved = (mesh, log_k + h * field, initial + h * start)
+        there = run(moved, law, rate=rate, tolerance=1e-10, derivatives=True)
+        return np.sum(weights[..., None] * there.sensitivities(*columns, tolerance=1e-12)[..., -len(columns) :])
+
+    trajectory = run(particle, tolerance=1e-10, derivatives=True)
+    found = second_derivative(trajectory, weights, [mu, log_j0, *(c[:, 0] for c in columns)], direction)
+    near, far = ((total(h) - total(-h)) / (2 * h) for h in (5e-4, 1e-3))
+    assert found == pytest.approx((4 * near - far) / 3, rel=1e-4)
+
+
+def test_gradients_of_sensitivities_along_their_initial_basis(particle):
+    """Sensitivities are linear in the initial basis: its own gradient gives them back."""
+    mesh, log_k, _ = particle
+    trajectory = run(particle, tolerance=1e-5, derivatives=True)
+    random = np.random.default_rng(1)
+    start = random.standard_normal((mesh.n_cells, 20))
+    none = np.zeros((len(log_k), 0)), np.zeros((len(RATE.time_h), 0))
+    weights = random.standard_normal((len(TIME), len(log_k), 20))
+    *_, along_start = trajectory.adjoint_of_sensitivities(weights, none[0], start, none[1], tolerance=1e-12)
+    columns = trajectory.sensitivities(none[0], start, none[1], tolerance=1e-12)[..., -20:]
+    expected = np.sum(weights * columns, axis=(0, 1))
+    np.testing.assert_allclose(np.sum(along_start * start, axis=0), expected, rtol=1e-8)
 
 
 def test_no_gradient_of_a_prescribed_mean(particle):

@@ -387,7 +387,8 @@ class Trajectory:
 
         The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
         mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a), initial_basis (n_cells, b) and
-        control_basis (n_knots, d). With `threads` they share the columns. LinAlgError where they cannot be solved.
+        control_basis (n_knots, d). With `threads` they share the columns. At tolerances of 1e-5 and more numbers are of
+        single precision. LinAlgError where the systems cannot be solved.
         """
     def adjoint(
         self, weights: NDArray[np.float64], tolerance: float = 1e-12
@@ -396,6 +397,26 @@ class Trajectory:
 
         With respect to mu (N,), ln j0 (M,), ln k (n_pixels,), the initial composition (n_cells,) and the control
         (n_knots,). LinAlgError where a linear system cannot be solved.
+        """
+    def adjoint_of_sensitivities(
+        self,
+        weights: NDArray[np.float64],
+        log_k_basis: NDArray[np.float64],
+        initial_basis: NDArray[np.float64],
+        control_basis: NDArray[np.float64],
+        tolerance: float = 1e-4,
+    ) -> tuple[
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+    ]:
+        """Gradients of sum(weights * sensitivities), weights (n_frames, n_pixels, a + b + d), at fixed steps.
+
+        Of the sensitivities along the bases, not those along mu and ln j0. With respect to what `adjoint` says, bases
+        held, and to initial_basis (n_cells, b). Precision and errors as of `sensitivities`.
         """
 
 def integrate_reaction(

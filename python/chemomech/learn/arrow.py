@@ -28,6 +28,9 @@ STALLED = "no step lowers the objective"
 _FIRST_DAMPING, _FIRST_GROWTH = 0.03, 2.0
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
+#: Parts of a step that are tried once this growth of the damping has been reached: beyond some point a reaction may go
+#: another way altogether, and damping, which shortens other directions first, is slow to find out.
+_PARTS, _STUBBORN_GROWTH = (1.0, 0.3, 0.1), 8.0
 #: Share above which the quadratic model is good enough to be kept, and for how many steps.
 _GOOD_GAIN, _MOST_AGE = 0.5, 3
 #: Accepted steps by which the time left is judged.
@@ -198,15 +201,20 @@ def _search(
 
     while iteration < _MOST_ITERATIONS:
         shared, local, _ = solve_arrow(arrows, damping, free)
-        expected = _expected_decrease(arrows, shared, local)
-        trial = Parameters(
-            parameters.shared + shared, tuple(a + b for a, b in zip(parameters.local, local, strict=True))
-        )
+        whole = Parameters(shared, tuple(local))
+        expected = _expected_decrease(arrows, whole)
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         refused = growth != _FIRST_GROWTH
         least = _LEAST_DECREASE if refused else max(_LEAST_DECREASE, least_decrease * value)
         small = expected < least
-        gain = -np.inf if small else (value - problem.objective(trial, below=value)) / expected
+        parts = () if small else _PARTS if growth >= _STUBBORN_GROWTH else _PARTS[:1]
+        gain = -np.inf
+        for part in parts:
+            step = _scaled(part, whole)
+            trial = _sum(parameters, step)
+            gain = (value - problem.objective(trial, below=value)) / _expected_decrease(arrows, step)
+            if gain > _LEAST_GAIN:
+                break
         if gain > _LEAST_GAIN:
             try:
                 if gain > _GOOD_GAIN and age < _MOST_AGE:
@@ -220,11 +228,12 @@ def _search(
         if gain > _LEAST_GAIN:
             iteration += 1
             parameters = trial
-            damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
+            if part == 1:
+                damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
             growth = _FIRST_GROWTH
             keep()
-            step = np.linalg.norm(np.concatenate([shared, *local]))
-            outlook.show(iteration, value, float(step), _gradient_norm(arrows, free), expected, least)
+            length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
+            outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, least)
         elif age > 0:
             value, arrows = problem.system(parameters)
             age = 0
@@ -232,6 +241,7 @@ def _search(
             reason = STALLED if refused else CONVERGED
             if not refused:
                 # What the last step promises may be less than the objective jumps by, as time steps change.
+                trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
                 if last and last[0] < value + _LEAST_DECREASE:
                     parameters, (value, arrows), age = trial, last, 0
@@ -311,9 +321,18 @@ def _gradient_norm(arrows: Sequence[Arrow], free: Bool) -> float:
     return float(np.linalg.norm(np.concatenate(parts)))
 
 
-def _expected_decrease(arrows: Sequence[Arrow], shared: Float, local: Sequence[Float]) -> float:
-    total = 0.0
-    for arrow, own in zip(arrows, local, strict=True):
+def _scaled(part: float, step: Parameters) -> Parameters:
+    return Parameters(part * step.shared, tuple(part * own for own in step.local))
+
+
+def _sum(parameters: Parameters, step: Parameters) -> Parameters:
+    local = tuple(a + b for a, b in zip(parameters.local, step.local, strict=True))
+    return Parameters(parameters.shared + step.shared, local)
+
+
+def _expected_decrease(arrows: Sequence[Arrow], step: Parameters) -> float:
+    total, shared = 0.0, step.shared
+    for arrow, own in zip(arrows, step.local, strict=True):
         slope = arrow.gradient_g @ shared + arrow.gradient_l @ own
         bend = shared @ arrow.gram_gg @ shared + 2 * shared @ arrow.gram_gl @ own + own @ arrow.gram_ll @ own
         total -= float(slope + bend / 2)

@@ -4,34 +4,29 @@ The most probable values of all parameters together are biased where each partic
 Scott 1948): a law under which the data determine ln k and the initial fields sharply leaves them little room, and looks
 no worse for it. Laplace's approximation of the integral over the local parameters adds what is missing to half the
 objective, the volume half ln det H_ll of each particle (Tierney & Kadane 1986). Here its slope stands for it, evaluated
-anew until that no longer moves the laws. The sizes of the priors are those under which the local parameters found, with
-their uncertainty, are most likely (MacKay 1992).
+anew until that no longer moves the laws; adjoints bring it at the price of three Gauss-Newton systems. The sizes of the
+priors are those under which the local parameters found, with their uncertainty, are most likely (MacKay 1992).
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from scipy import linalg
 
 from chemomech.arrays import Float
-from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
 from chemomech.tasks import Unfinished
 
-P = TypeVar("P", bound=Objective)
-
 log = logging.getLogger(__name__)
 
-#: Length of the differences, in standard deviations of the shared parameters.
-_DIFFERENCE = 0.5
 UNSETTLED = "the laws had not settled"
-#: Change of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
-_SETTLED, _MOST_ROUNDS = 0.5, 6
+#: Distance of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
+_SETTLED, _MOST_ROUNDS = 0.3, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
 _LONGEST = 8.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
@@ -41,6 +36,16 @@ _LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
+
+
+class Integrable(Objective, Protocol):
+    """An objective of which the volume's slopes are known."""
+
+    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
+        """Gradients of each particle's half ln det gram_ll, shared and local, where these are the systems."""
+
+
+P = TypeVar("P", bound=Integrable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +102,6 @@ def marginal_mode(
     problem: P,
     found: Minimum,
     *,
-    cheaper: Callable[[P], Objective] | None = None,
     resized: Callable[[P, Minimum], P] | None = None,
     least_decrease: float = 0.0,
     what: str = "",
@@ -113,9 +117,9 @@ def marginal_mode(
     Parameters
     ----------
     found : a minimum with the shared parameters held.
-    cheaper : makes about the same problem, to take the slopes of the volume from where it can be evaluated.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
-    least_decrease, what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
+    least_decrease : as of `minimise`, for the first round.
+    what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
     Returns
     -------
@@ -123,16 +127,12 @@ def marginal_mode(
     found : the last minimum, of the objective and the model of the volume; its reason is UNSETTLED where the rounds
         ended before the slopes had settled.
     volume : the model of the volume there.
-
-    Raises
-    ------
-    ConvergenceError : a reaction cannot be followed.
     """
     bend = added = np.zeros_like(found.schur)
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
-        round_of = f"{what}, round {number}"
-        slopes = _slopes(problem, cheaper, found, f"{round_of}, slopes", unfinished)
+        round_of = f"{what}, round {number}" if what else ""
+        slopes = _slopes(problem, found, f"{round_of}, slopes", unfinished if what else None)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
         if number == 1:
@@ -154,8 +154,13 @@ def marginal_mode(
             problem = resized(problem, found)
         before, old = centre, slope
         model, added = WithVolume(problem, centre, slopes, bend), bend
-        shown = round_of if what else ""
-        found = minimise(model, found.parameters, least_decrease=least_decrease, what=shown, unfinished=unfinished)
+        found = minimise(
+            model,
+            found.parameters,
+            least_decrease=least_decrease if number == 1 else 0.0,
+            what=round_of,
+            unfinished=unfinished if what else None,
+        )
     return problem, without_bend(found, added), WithVolume(problem, centre, slopes, bend)
 
 
@@ -166,19 +171,11 @@ def without_bend(found: Minimum, bend: Float) -> Minimum:
     return replace(found, arrows=arrows, schur=found.schur - bend)
 
 
-def _slopes(
-    problem: P, cheaper: Callable[[P], Objective] | None, found: Minimum, name: str, unfinished: Unfinished | None
-) -> Float:
-    """Of the cheaper problem, or where its reactions cannot be followed at the minimum of the other."""
+def _slopes(problem: Integrable, found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
-    try:
-        slopes = volume_slopes(cheaper(problem) if cheaper else problem, found)
-    except ConvergenceError:
-        if cheaper is None:
-            raise
-        slopes = volume_slopes(problem, found)
+    slopes = volume_slopes(problem, found)
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
@@ -196,33 +193,15 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
     return np.asarray(bend - np.outer(along, along) / full + np.outer(turn, turn) / short)
 
 
-def volume_slopes(problem: Objective, found: Minimum) -> Float:
-    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following: differences.
-
-    Raises
-    ------
-    ConvergenceError : a reaction cannot be followed at the minimum; elsewhere the slope is zero there, with a warning.
-    """
-    n = problem.n_shared
-    here, slopes = _volume(problem.system(found.parameters)[1]), np.zeros((n, len(found.arrows)))
-    # Columns: independent changes of one standard deviation each.
-    units = linalg.solve_triangular(linalg.cholesky(found.schur, lower=True), np.eye(n), lower=True, trans="T")
-    for i in range(n):
-        for difference in (_DIFFERENCE, -_DIFFERENCE):  # backward where the reaction cannot be followed
-            try:
-                _, arrows = problem.system(moved(found, difference * units[:, i]))
-            except ConvergenceError:
-                continue
-            slopes[i] = (_volume(arrows) - here) / difference
-            break
-        else:
-            log.warning("the volume's slope along direction %d of the laws is unknown, and left out", i + 1)
-    return np.asarray(linalg.solve(units.T, slopes).T)
-
-
-def _volume(arrows: Sequence[Arrow]) -> Float:
-    """Half ln det H_ll of each particle."""
-    return np.array([np.log(np.diag(linalg.cholesky(arrow.gram_ll, lower=True))).sum() for arrow in arrows])
+def volume_slopes(problem: Integrable, found: Minimum) -> Float:
+    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following."""
+    gradients = problem.volume_gradients(found.parameters, found.arrows)
+    return np.array(
+        [
+            shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos")
+            for arrow, (shared, local) in zip(found.arrows, gradients, strict=True)
+        ]
+    )
 
 
 def moved(found: Minimum, step: Float) -> Parameters:

@@ -161,10 +161,10 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-    problem, seen, found = search.to_the_end(problem, found, volume)
+    problem, found = search.to_the_end(problem, found, volume)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    return _result(video, seen, found, validation, posterior, settled)
+    return _result(video, problem, found, validation, posterior, settled)
 
 
 def _result(

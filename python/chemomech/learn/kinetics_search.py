@@ -23,11 +23,11 @@ from chemomech.learn.evidence import (
     without_bend,
 )
 from chemomech.learn.reaction_model import (
+    FinelySeen,
     LawBasis,
     ParticleModel,
     Problem,
     build_models,
-    corrected,
     joined,
     law_basis,
     starting_parameters,
@@ -40,11 +40,10 @@ log = logging.getLogger(__name__)
 
 #: Relative decreases that end a search: one that only has to lead into the valley, and one in it.
 _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
-#: Largest cells, in units of sqrt(kappa / (c_s kT)), and the error of a time step: of the first stages, and of frames
-#: that correct those of the last one; how often they do.
+#: Largest cells, in units of sqrt(kappa / (c_s kT)), and the error of a time step: of the first stages, and of the
+#: frames that the last one compares.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
-_CORRECTIONS = 2
 #: By how much they may raise half the objective, ln of the odds against them: they are expected to be right.
 _DISBELIEF = 10.0
 #: rho_2 to start from.
@@ -121,39 +120,37 @@ class KineticsSearch:
         return marginal_mode(
             whole,
             found,
-            cheaper=lambda problem: replace(problem, tolerance=_ROUGH_TOLERANCE),
             resized=resized,
             least_decrease=_DECREASE,
             what="laws, the rest integrated out",
             unfinished=self.unfinished,
         )
 
-    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Problem, Minimum]:
+    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Minimum]:
         """The minimum of misfit and model of the volume, to less than a standard deviation, as fine cells see it.
 
-        Frames of fine cells correct those of the problem unless the films speak clearly against them: the difference of
-        the two changes with the parameters, and synthetic films may have been made on coarser cells themselves.
+        Fine cells are believed unless the films speak clearly against them: synthetic ones may have been made on
+        coarser cells themselves.
 
         Returns
         -------
-        problem : corrected where the cells were compared last.
-        seen : whose frames are those of the result, on fine cells or the problem's own.
+        problem : on fine cells, or the one given.
         found : the minimum.
         """
-        length = problem.models[0].log_k_length_px
-        models = build_models(self.video, log_k_length_px=length, largest_cell=_FINE_CELL)
-        fine, seen = replace(problem, models=models, tolerance=_FINE_TOLERANCE), problem
         start = replace(volume, problem=problem)
         found = self._minimise(start, found.parameters, "laws, to the end", least_decrease=0.0)
-        for number in range(1, _CORRECTIONS + 1):
-            moved = corrected(problem, fine, found.parameters)
-            what = f"laws, corrected by fine cells, {number}"
-            again = self._minimise(replace(volume, problem=moved), found.parameters, what, least_decrease=0.0)
-            if again.objective > found.objective + _DISBELIEF:
-                log.info("fine cells leave more of the frames unexplained, and are not followed")
-                break
-            problem, seen, found = moved, fine, again
-        return problem, seen, without_bend(found, volume.bend)
+        models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
+        fine = replace(problem, models=models, tolerance=_FINE_TOLERANCE)
+        seen = replace(volume, problem=FinelySeen(fine, problem))
+        try:
+            again = self._minimise(seen, found.parameters, "laws, on fine cells", least_decrease=0.0)
+        except ConvergenceError as error:
+            log.info("on fine cells %s", error)
+        else:
+            if again.objective < found.objective + _DISBELIEF:
+                return fine, without_bend(again, volume.bend)
+            log.info("fine cells leave more of the frames unexplained, and are not followed")
+        return problem, without_bend(found, volume.bend)
 
     @property
     def _no_law(self) -> Bool:

@@ -451,6 +451,22 @@ class Problem:
             total += square / 2
         return total, turned
 
+    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
+        """Gradients of each particle's half ln det gram_ll, shared and local, where these are the systems.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        inverses = [linalg.inv(arrow.gram_ll) for arrow in arrows]
+        gradients = [(np.zeros(self.basis.size), np.zeros(sum(model.sizes))) for model in self.models]
+        evaluate = partial(Problem._volume_gradient, inverses=inverses)
+        for (index, film), slope in self._of_films("slopes of the volume", evaluate, parameters):
+            shared, local = gradients[index]
+            shared += slope[: self.basis.size]
+            local[self.models[index].columns(film)] += slope[self.basis.size :]
+        return gradients
+
     def _of_films(
         self, description: str, evaluate: Callable[..., Result], parameters: Parameters
     ) -> Generator[tuple[tuple[int, int], Result], None, None]:
@@ -478,12 +494,26 @@ class Problem:
     def _gradient(self, at: tuple[int, int], parameters: Parameters) -> tuple[float, Float]:
         """Squared misfit and J^T misfit, in the order of `_normal_equations`."""
         index, film = at
-        model = self.models[index]
+        half = self.models[index].films[film].half_cycle
         trajectory = self._react(index, film, parameters, derivatives=True)
-        half = model.films[film]
-        misfit = (trajectory.frames() - half.half_cycle.li_fraction) / self.noise
-        mu, log_j0, log_k, initial, rate = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
-        c0 = trajectory.states[0]
+        misfit = (trajectory.frames() - half.li_fraction) / self.noise
+        raw = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
+        return float(np.sum(misfit**2)), self._along_parameters(at, trajectory, *raw)
+
+    def _along_parameters(
+        self,
+        at: tuple[int, int],
+        trajectory: Trajectory,
+        mu: Float,
+        log_j0: Float,
+        log_k: Float,
+        initial: Float,
+        rate: Float,
+    ) -> Float:
+        """A gradient with respect to the parameters, from one of a trajectory."""
+        index, film = at
+        model = self.models[index]
+        half, c0 = model.films[film], trajectory.states[0]
         parts = [
             self.basis.mu_modes.T @ mu,
             log_j0,
@@ -491,7 +521,7 @@ class Problem:
             half.initial_modes.T @ (c0 * (1 - c0) * initial),
             half.rate_modes.T @ rate,
         ]
-        return float(np.sum(misfit**2)), np.concatenate(parts)
+        return np.concatenate(parts)
 
     def _prior_sum(self, parameters: Parameters) -> float:
         pairs = zip(self.models, parameters.local, strict=True)
@@ -507,14 +537,32 @@ class Problem:
         index, film = at
         model, n_mu = self.models[index], len(self.basis.mu_start)
         trajectory = self._react(index, film, parameters, derivatives=True)
-        half = model.films[film]
-        misfit = (trajectory.frames() - half.half_cycle.li_fraction).ravel() / self.noise
-        c0 = trajectory.states[0]
-        along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
-        raw = trajectory.sensitivities(model.log_k_modes, along_c0, half.rate_modes, threads=False)
+        misfit = (trajectory.frames() - model.films[film].half_cycle.li_fraction).ravel() / self.noise
+        raw = trajectory.sensitivities(*self._own_bases(at, trajectory), threads=False)
         raw = raw.reshape(misfit.size, -1)
         jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
         return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
+
+    def _own_bases(self, at: tuple[int, int], trajectory: Trajectory) -> tuple[Float, Float, Float]:
+        """Directions of ln k, initial composition and mean rate along the parameters of `ParticleModel.columns`."""
+        index, film = at
+        half, c0 = self.models[index].films[film], trajectory.states[0]
+        along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
+        return self.models[index].log_k_modes, along_c0, half.rate_modes
+
+    def _volume_gradient(self, at: tuple[int, int], inverses: Sequence[Float], parameters: Parameters) -> Float:
+        """That of half ln det H_ll of the particle through the frames J of this film: J_l H_ll^-1 times dJ_l."""
+        index, film = at
+        model = self.models[index]
+        own = model.columns(film)
+        trajectory = self._react(index, film, parameters, derivatives=True)
+        bases = self._own_bases(at, trajectory)
+        columns = trajectory.sensitivities(*bases, threads=False)[:, :, -len(own) :]
+        weights = columns.reshape(-1, len(own)) @ (inverses[index][np.ix_(own, own)] / self.noise**2)
+        *raw, along_initial = trajectory.adjoint_of_sensitivities(weights.reshape(columns.shape), *bases)
+        # The directions of c0 turn with it: d c0 (1 - c0) = (1 - 2 c0) dc0.
+        raw[3] += (1 - 2 * trajectory.states[0]) * np.sum(along_initial * model.films[film].initial_modes, axis=1)
+        return self._along_parameters(at, trajectory, *raw)
 
     def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
         model = self.models[index]
@@ -537,25 +585,32 @@ class Problem:
         )
 
 
-def corrected(problem: Problem, fine: Problem, parameters: Parameters) -> Problem:
-    """The problem with the data moved by what its cells and time steps do wrong, as finer ones show at the parameters.
+@dataclass(frozen=True, eq=False)
+class FinelySeen:
+    """The objective and gradients of a problem on fine cells, with the matrices of the same on coarser ones.
 
-    There the misfit is that of the fine ones; derivatives, which need them less, remain those of the problem.
-
-    Raises
-    ------
-    ConvergenceError : a reaction cannot be followed.
+    Steps need derivatives less than the misfit needs the cells.
     """
-    models = []
-    for model, truth, wrong, right in zip(
-        problem.models, fine.models, problem.all_frames(parameters), fine.all_frames(parameters), strict=True
-    ):
-        films = []
-        for film, measured, a, b in zip(model.films, truth.films, wrong, right, strict=True):
-            half = measured.half_cycle
-            films.append(replace(film, half_cycle=replace(half, li_fraction=half.li_fraction + a - b)))
-        models.append(replace(model, films=tuple(films)))
-    return replace(problem, models=models)
+
+    fine: Problem
+    coarse: Problem
+
+    @property
+    def n_shared(self) -> int:
+        """Number of global parameters."""
+        return self.fine.n_shared
+
+    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
+        """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
+        return self.fine.objective(parameters, below)
+
+    def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
+        """Half the objective and the systems of all particles, or ConvergenceError."""
+        return self.fine.turned(parameters, self.coarse.system(parameters)[1])
+
+    def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
+        """Half the objective and the given systems with the gradients at these parameters, or ConvergenceError."""
+        return self.fine.turned(parameters, arrows)
 
 
 def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
