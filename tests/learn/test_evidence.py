@@ -12,7 +12,7 @@ from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import Problem, build_models, law_basis
-from chemomech.tasks import Unfinished
+from chemomech.tasks import Unfinished, in_threads
 from videos import BINODAL, write_video
 
 
@@ -121,6 +121,7 @@ class Seen:
     """A map of ln k seen through noise, with the modes of a particle."""
 
     noise = 0.1
+    tasks = staticmethod(in_threads)
 
     def __init__(self, model, log_k):
         self.models, self.log_k = [model], log_k

@@ -10,7 +10,9 @@ priors are those under which the local parameters found, with their uncertainty,
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -227,34 +229,42 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
     ------
     ConvergenceError : a reaction cannot be followed.
     """
-    _, arrows = problem.system(parameters)
+    evaluate = partial(_evidence_of_lengths, arrows=problem.system(parameters)[1], local=parameters.local)
+    particles = range(len(problem.models))
+    sizes = [model.sizes[0] for model in problem.models]
     evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
-    for model, arrow, local in zip(problem.models, arrows, parameters.local, strict=True):
-        m = model.sizes[0]
-        own, prior = local[:m], problem.prior(model)[:m]
-        towards = linalg.solve(arrow.gram_ll[m:, m:], arrow.gram_ll[m:, :m], assume_a="pos")
-        gram = arrow.gram_ll[:m, :m] - np.diag(prior) - arrow.gram_ll[:m, m:] @ towards
-        slope = arrow.gradient_l[:m] - prior * own - towards.T @ arrow.gradient_l[m:]
-        pull = gram @ own - slope
-        for i, length in enumerate(_LENGTHS_PX):
-            modes = np.column_stack(
-                [
-                    np.ones(len(model.log_k_modes)),
-                    field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels,
-                ]
-            )
-            change = linalg.lstsq(model.log_k_modes, modes)[0]
-            values, vectors = linalg.eigh(change.T @ gram @ change)
-            square = (vectors.T @ (change.T @ pull)) ** 2
-            for j, rho in enumerate(_RHOS):
-                weight = rho / problem.noise**2
-                evidence[i, j] += np.sum(square / (values + weight) - np.log1p(np.maximum(values, 0) / weight)) / 2
+    with closing(problem.tasks("correlation lengths", evaluate, problem, particles, sizes.__getitem__)) as results:
+        for own in results:
+            if isinstance(own, Exception):
+                raise own
+            evidence += own
     best = evidence.max(axis=1)
     log.info(
         "evidence of correlation lengths of ln k: %s",
         ", ".join(f"{a:g} px {b - best.max():.1f}" for a, b in zip(_LENGTHS_PX, best, strict=True)),
     )
     return _LENGTHS_PX[int(best.argmax())]
+
+
+def _evidence_of_lengths(problem: Problem, index: int, arrows: Sequence[Arrow], local: Sequence[Float]) -> Float:
+    """What one particle says of the lengths and regularisations tried, ln of probabilities."""
+    model, arrow = problem.models[index], arrows[index]
+    m = model.sizes[0]
+    own, prior = local[index][:m], problem.prior(model)[:m]
+    towards = linalg.solve(arrow.gram_ll[m:, m:], arrow.gram_ll[m:, :m], assume_a="pos")
+    gram = arrow.gram_ll[:m, :m] - np.diag(prior) - arrow.gram_ll[:m, m:] @ towards
+    slope = arrow.gradient_l[:m] - prior * own - towards.T @ arrow.gradient_l[m:]
+    pull = gram @ own - slope
+    evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
+    for i, length in enumerate(_LENGTHS_PX):
+        field = field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels
+        change = linalg.lstsq(model.log_k_modes, np.column_stack([np.ones(len(field)), field]))[0]
+        values, vectors = linalg.eigh(change.T @ gram @ change)
+        square = (vectors.T @ (change.T @ pull)) ** 2
+        for j, rho in enumerate(_RHOS):
+            weight = rho / problem.noise**2
+            evidence[i, j] = np.sum(square / (values + weight) - np.log1p(np.maximum(values, 0) / weight)) / 2
+    return evidence
 
 
 def most_likely_sizes(problem: Problem, found: Minimum) -> tuple[float, float]:

@@ -11,7 +11,7 @@ what the means of the frames leave open, carries the reaction elsewhere.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from chemomech._core import Trajectory
 from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Parameters
-from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field, smoothed
+from chemomech.learn.random_field import Spectra, covariance_spectra, field_modes, most_likely_field, smoothed
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
 from chemomech.phasefield.reaction import (
@@ -280,15 +280,7 @@ def build_models(
     for each in video.particles.values():
         refinement = cells_along_a_pixel(each.pixel_size_nm, video.gradient_nm2, largest_cell)
         meshes.append(cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held))
-    spectra = [covariance_spectra(mesh.pixel_position_px) for mesh in meshes]
-    pairs = [
-        (half, spectrum)
-        for each, spectrum in zip(video.particles.values(), spectra, strict=True)
-        for half in each.half_cycles
-    ]
-    deviation, length = most_likely_field(
-        [half.li_fraction[0] for half, _ in pairs], [spectrum for _, spectrum in pairs], video.noise
-    )
+    spectra, deviation, length = _first_fields(video)
     models = []
     for particle, mesh, spectrum in zip(video.particles.values(), meshes, spectra, strict=True):
         position = mesh.pixel_position_px
@@ -323,6 +315,19 @@ def build_models(
             )
         models.append(ParticleModel(particle, mesh, columns, log_k_length_px, coherency, tuple(films)))
     return models
+
+
+@lru_cache(maxsize=1)  # every stage of a search asks for those of its video
+def _first_fields(video: ReactionVideo) -> tuple[list[Spectra], float, float]:
+    """Spectra of the particles; standard deviation and correlation length (pixels) of the fields of first frames."""
+    spectra = [covariance_spectra(np.argwhere(each.mask).astype(np.float64)) for each in video.particles.values()]
+    pairs = [
+        (half.li_fraction[0], spectrum)
+        for each, spectrum in zip(video.particles.values(), spectra, strict=True)
+        for half in each.half_cycles
+    ]
+    fields, own = zip(*pairs, strict=True)
+    return spectra, *most_likely_field(fields, own, video.noise)
 
 
 def _cut(half: HalfCycle) -> list[HalfCycle]:
