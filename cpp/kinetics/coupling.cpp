@@ -17,63 +17,103 @@ constexpr Real rounding = 20 * std::numeric_limits<Real>::epsilon() * std::numer
 // Part of the diagonal of G below which no entry of the preconditioner falls.
 constexpr double least_diagonal = 0.1;
 
-// `width` values as registers, or as one value.
+// What is done at once to vectors (n, width): a cell's row of columns or, of a single column, several cells side by
+// side.
 template <class Real, int width>
-struct Row {
+struct Pack {
   static constexpr int register_width = 64 / sizeof(Real);
-  static constexpr int w = width < register_width ? width : register_width, count = width / w;
+  static constexpr int cells = width == 1 ? register_width : 1;
+  static constexpr int w = std::min(width * cells, register_width), count = width * cells / w;
   lanes<Real, w> part[count];
 
-  static Row at(const Real* from) {
-    Row row;
-    for (int s = 0; s < count; ++s) row.part[s] = load<w>(from + s * w);
-    return row;
+  static Pack all(Real value) {
+    Pack pack;
+    for (int s = 0; s < count; ++s) pack.part[s] = lanes<Real, w>{} + value;
+    return pack;
   }
-  static Row all(Real value) {
-    Row row;
-    for (int s = 0; s < count; ++s) row.part[s] = lanes<Real, w>{} + value;
-    return row;
+  // Of the cells from i on, zero beyond the n-th.
+  static Pack at(const Real* from, index i, index n) {
+    if (i + cells > n) {
+      Real some[register_width] = {};
+      std::copy(from + i, from + n, some);
+      return at(some, 0, cells);
+    }
+    Pack pack;
+    for (int s = 0; s < count; ++s) pack.part[s] = load<w>(from + i * width + s * w);
+    return pack;
   }
-  void to(Real* out) const {
-    for (int s = 0; s < count; ++s) store(out + s * w, part[s]);
+  void to(Real* out, index i, index n) const {
+    if (i + cells > n) {
+      Real some[register_width];
+      to(some, 0, cells);
+      std::copy(some, some + (n - i), out + i);
+      return;
+    }
+    for (int s = 0; s < count; ++s) store(out + i * width + s * w, part[s]);
   }
-  void add(const Row& a, const Row& b) {  // + a b
+  // The same for every column, by cell.
+  static Pack by_cell(const double* values, index i, index n) {
+    if constexpr (cells > 1) {
+      return at(values, i, n);
+    } else {
+      return all(static_cast<Real>(values[i]));
+    }
+  }
+  // The same for every cell, by column.
+  static Pack by_column(const Real* values) {
+    if constexpr (cells > 1) {
+      return all(values[0]);
+    } else {
+      return at(values, 0, 1);
+    }
+  }
+  // Of each column, where packs of all cells have been added up.
+  void total(Real* out) const {
+    if constexpr (cells > 1) {
+      out[0] = 0;
+      for (int l = 0; l < w; ++l) out[0] += part[0][l];
+    } else {
+      to(out, 0, 1);
+    }
+  }
+  void add(const Pack& a, const Pack& b) {  // + a b
     for (int s = 0; s < count; ++s) part[s] += a.part[s] * b.part[s];
   }
-  void add(Real a, const Row& b) {
-    for (int s = 0; s < count; ++s) part[s] += a * b.part[s];
+  void add(const Pack& a) {
+    for (int s = 0; s < count; ++s) part[s] += a.part[s];
+  }
+  void subtract(const Pack& a) {
+    for (int s = 0; s < count; ++s) part[s] -= a.part[s];
   }
 };
 
 template <class Real, int width>
+Pack<Real, width> product(const Pack<Real, width>& a, const Pack<Real, width>& b) {
+  auto result = Pack<Real, width>::all(0);
+  result.add(a, b);
+  return result;
+}
+
+template <class Real, int width>
 void add_coherency(const Coupling& coupling, const Real* x, Real* out) {
-  using R = Row<Real, width>;
   const index n = coupling.n_cells(), rank = coupling.rank;
   std::vector<Real> sum(coupling.n_pixels * width, Real(0)), amplitude(rank * width, Real(0));
-  for (index i = 0; i < n; ++i) {
-    Real* to = sum.data() + coupling.pixel[i] * width;
-    R total = R::at(to);
-    total.add(Real(1), R::at(x + i * width));
-    total.to(to);
-  }
+  const auto add = [](Real a, const Real* from, Real* to) {
+    for (int l = 0; l < width; ++l) to[l] += a * from[l];
+  };
+  for (index i = 0; i < n; ++i) add(1, x + i * width, sum.data() + coupling.pixel[i] * width);
   for (index p = 0; p < coupling.n_pixels; ++p) {
-    const R own = R::at(sum.data() + p * width);
     for (index r = 0; r < rank; ++r) {
-      R total = R::at(amplitude.data() + r * width);
-      total.add(Real(coupling.rows[p * rank + r]), own);
-      total.to(amplitude.data() + r * width);
+      add(static_cast<Real>(coupling.rows[p * rank + r]), sum.data() + p * width, amplitude.data() + r * width);
     }
   }
+  std::fill(sum.begin(), sum.end(), Real(0));
   for (index p = 0; p < coupling.n_pixels; ++p) {
-    R total = R::all(0);
-    for (index r = 0; r < rank; ++r) total.add(Real(coupling.rows[p * rank + r]), R::at(amplitude.data() + r * width));
-    total.to(sum.data() + p * width);
+    for (index r = 0; r < rank; ++r) {
+      add(static_cast<Real>(coupling.rows[p * rank + r]), amplitude.data() + r * width, sum.data() + p * width);
+    }
   }
-  for (index i = 0; i < n; ++i) {
-    R total = R::at(out + i * width);
-    total.add(Real(1), R::at(sum.data() + coupling.pixel[i] * width));
-    total.to(out + i * width);
-  }
+  for (index i = 0; i < n; ++i) add(1, sum.data() + coupling.pixel[i] * width, out + i * width);
 }
 
 // out = the sum of a run's entries times x, for `count` registers of consecutive values from i on.
@@ -158,105 +198,102 @@ StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bo
 template <class Real, int width>
 bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance, bool relative_to_guess,
            Real* x, Real* constant, Workspace<Real>& work) {
-  using R = Row<Real, width>;
+  using P = Pack<Real, width>;
   const index n = coupling.n_cells();
   const Real inverse_sum = static_cast<Real>(matrix.inverse_sum);
+  const double *diagonal = matrix.diagonal.data(), *inverse = matrix.inverse.data();
   Real *remainder = work.remainder.data(), *direction = work.direction.data(), *image = work.image.data();
-  Real first[width], second[width], shift[width], product[width], limit[width];
+  Real first[width], second[width], shift[width], norm[width], limit[width];
   // Projection on the plane of the sum (Gould, Hribar & Nocedal 2001): the constant to take from r so that inverse r
   // sums to zero, and the product of the two after that.
-  const auto project = [&](const R& sum, const R& square, Real* out) {
-    sum.to(first), square.to(second);
+  const auto project = [&](const P& sum, const P& square, Real* out) {
+    sum.total(first), square.total(second);
     for (int l = 0; l < width; ++l) {
       shift[l] = matrix.conserves ? first[l] / inverse_sum : 0;
       out[l] = second[l] - shift[l] * first[l];
     }
   };
   coupling.apply<Real, width>(x, image);
-  R sum = R::all(0), square = R::all(0), right_sum = R::all(0), right_square = R::all(0);
-  for (index i = 0; i < n; ++i) {
-    const R right = R::at(b + i * width);
-    R left = right;
-    left.add(Real(-matrix.diagonal[i]), R::at(x + i * width));
-    left.add(Real(-1), R::at(image + i * width));
-    left.to(remainder + i * width);
-    R scaled = R::all(0), right_scaled = R::all(0);
-    scaled.add(Real(matrix.inverse[i]), left), right_scaled.add(Real(matrix.inverse[i]), right);
-    sum.add(Real(1), scaled), square.add(scaled, left);
-    right_sum.add(Real(1), right_scaled), right_square.add(right_scaled, right);
+  P sum = P::all(0), square = P::all(0), right_sum = P::all(0), right_square = P::all(0);
+  for (index i = 0; i < n; i += P::cells) {
+    const P right = P::at(b, i, n), scale = P::by_cell(inverse, i, n);
+    P left = right;
+    left.subtract(product(P::by_cell(diagonal, i, n), P::at(x, i, n)));
+    left.subtract(P::at(image, i, n));
+    left.to(remainder, i, n);
+    const P scaled = product(scale, left), right_scaled = product(scale, right);
+    sum.add(scaled), square.add(scaled, left);
+    right_sum.add(right_scaled), right_square.add(right_scaled, right);
   }
   Real whole[width];
-  right_square.to(whole);
+  right_square.total(whole);
   project(right_sum, right_square, limit);
-  project(sum, square, product);
+  project(sum, square, norm);
   std::copy_n(shift, width, constant);
   // Once more without the constant, in which a small residual would drown.
-  R away = R::at(shift);
-  sum = R::all(0), square = R::all(0);
-  for (index i = 0; i < n; ++i) {
-    R left = R::at(remainder + i * width), scaled = R::all(0);
-    left.add(Real(-1), away);
-    left.to(remainder + i * width);
-    scaled.add(Real(matrix.inverse[i]), left);
-    sum.add(Real(1), scaled), square.add(scaled, left);
+  P away = P::by_column(shift);
+  sum = P::all(0), square = P::all(0);
+  for (index i = 0; i < n; i += P::cells) {
+    P left = P::at(remainder, i, n);
+    left.subtract(away);
+    left.to(remainder, i, n);
+    const P scaled = product(P::by_cell(inverse, i, n), left);
+    sum.add(scaled), square.add(scaled, left);
   }
-  project(sum, square, product);
+  project(sum, square, norm);
   for (int l = 0; l < width; ++l) {
     const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
-    limit[l] = std::max(tolerance * tolerance * (by_guess ? product[l] : limit[l]), rounding<Real> * whole[l]);
+    limit[l] = std::max(tolerance * tolerance * (by_guess ? norm[l] : limit[l]), rounding<Real> * whole[l]);
   }
   std::fill_n(direction, n * width, Real(0));
   Real turn[width] = {}, along[width];
   for (int iteration = 0; iteration < iteration_limit; ++iteration) {
     bool done = true;
-    for (int l = 0; l < width; ++l) done = done && product[l] <= limit[l];
+    for (int l = 0; l < width; ++l) done = done && norm[l] <= limit[l];
     for (int l = 0; l < width; ++l) constant[l] += shift[l];
     if (done) return true;
-    const R keep = R::at(turn);
-    away = R::at(shift);
-    for (index i = 0; i < n; ++i) {
-      R next = R::all(0), left = R::at(remainder + i * width);
-      left.add(Real(-1), away);
-      left.to(remainder + i * width);
-      next.add(Real(matrix.inverse[i]), left);
-      next.add(keep, R::at(direction + i * width));
-      next.to(direction + i * width);
+    const P keep = P::by_column(turn);
+    away = P::by_column(shift);
+    for (index i = 0; i < n; i += P::cells) {
+      P left = P::at(remainder, i, n);
+      left.subtract(away);
+      left.to(remainder, i, n);
+      P next = product(P::by_cell(inverse, i, n), left);
+      next.add(keep, P::at(direction, i, n));
+      next.to(direction, i, n);
     }
     coupling.apply<Real, width>(direction, image);
-    R bend = R::all(0);
-    for (index i = 0; i < n; ++i) {
-      R out = R::at(image + i * width);
-      const R own = R::at(direction + i * width);
-      out.add(Real(matrix.diagonal[i]), own);
-      out.to(image + i * width);
+    P bend = P::all(0);
+    for (index i = 0; i < n; i += P::cells) {
+      P out = P::at(image, i, n);
+      const P own = P::at(direction, i, n);
+      out.add(P::by_cell(diagonal, i, n), own);
+      out.to(image, i, n);
       bend.add(own, out);
     }
-    bend.to(along);
+    bend.total(along);
     for (int l = 0; l < width; ++l) {
-      if (product[l] <= limit[l]) {
+      if (norm[l] <= limit[l]) {
         along[l] = 0;  // converged columns rest, and a zero one has nothing to divide by
       } else {
         if (!(along[l] > 0)) return false;
-        along[l] = product[l] / along[l];
+        along[l] = norm[l] / along[l];
       }
     }
-    const R step = R::at(along);
-    sum = R::all(0), square = R::all(0);
-    R back = R::all(0);
-    back.add(Real(-1), step);
-    for (index i = 0; i < n; ++i) {
-      R to = R::at(x + i * width), left = R::at(remainder + i * width);
-      to.add(step, R::at(direction + i * width));
-      to.to(x + i * width);
-      left.add(back, R::at(image + i * width));
-      left.to(remainder + i * width);
-      R scaled = R::all(0);
-      scaled.add(Real(matrix.inverse[i]), left);
-      sum.add(Real(1), scaled), square.add(scaled, left);
+    const P step = P::by_column(along);
+    sum = P::all(0), square = P::all(0);
+    for (index i = 0; i < n; i += P::cells) {
+      P to = P::at(x, i, n), left = P::at(remainder, i, n);
+      to.add(step, P::at(direction, i, n));
+      to.to(x, i, n);
+      left.subtract(product(step, P::at(image, i, n)));
+      left.to(remainder, i, n);
+      const P scaled = product(P::by_cell(inverse, i, n), left);
+      sum.add(scaled), square.add(scaled, left);
     }
-    std::copy_n(product, width, turn);
-    project(sum, square, product);
-    for (int l = 0; l < width; ++l) turn[l] = along[l] > 0 ? product[l] / turn[l] : 0;
+    std::copy_n(norm, width, turn);
+    project(sum, square, norm);
+    for (int l = 0; l < width; ++l) turn[l] = along[l] > 0 ? norm[l] / turn[l] : 0;
   }
   return false;
 }
