@@ -164,6 +164,30 @@ class Jump(Valley):
         return value + self.jump, arrows
 
 
+class Ridge(Valley):
+    """A narrow ridge along y = x to the minimum at 1, with cliffs on both sides."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def residual(self, parameters):
+        x, y = parameters.shared[0], parameters.local[0][0]
+        return np.array([300 * (y - x), 30 * (x - 1)]), np.array([[-300, 300], [30, 0]])
+
+    def objective(self, parameters, below=np.inf):
+        away = abs(parameters.local[0][0] - parameters.shared[0])
+        return super().objective(parameters) if away < self.width else np.inf
+
+
+@pytest.mark.parametrize("width", [3e-3, 1e-4])
+def test_a_search_does_not_fall_off_a_ridge(width):
+    """Damping makes x and y change by unlike parts, and every damped step ends beyond the cliff."""
+    found = minimise(Ridge(width), Parameters(np.array([0.0]), (np.array([0.0]),)))
+    assert found.reason == CONVERGED
+    assert found.parameters.shared[0] == pytest.approx(1, abs=0.05)  # a thirtieth is one standard error
+
+
 @pytest.mark.parametrize(("jump", "taken"), [(0.0, True), (0.9, True), (1.5, False), (np.inf, False)])
 def test_a_last_step_is_taken_where_the_objective_hardly_jumps(jump, taken):
     """One that would lower half the sum by less than 1: the objective may be rough by as much."""

@@ -28,9 +28,9 @@ STALLED = "no step lowers the objective"
 _FIRST_DAMPING, _FIRST_GROWTH = 0.03, 2.0
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
-#: Parts of a step that are tried once this growth of the damping has been reached: beyond some point a reaction may go
-#: another way altogether, and damping, which shortens other directions first, is slow to find out.
-_PARTS, _STUBBORN_GROWTH = (1.0, 0.3, 0.1), 8.0
+#: Parts of the step without damping that are tried after so many refused ones, or at last: beyond some point a reaction
+#: may go another way altogether, and damping, which keeps parameters from moving together, may lead there even sooner.
+_PARTS, _STUBBORN_GROWTH = (0.3, 0.1), 8.0
 #: Share above which the quadratic model is good enough to be kept, and for how many steps.
 _GOOD_GAIN, _MOST_AGE = 0.5, 3
 #: Accepted steps by which the time left is judged.
@@ -207,10 +207,12 @@ def _search(
         refused = growth != _FIRST_GROWTH
         least = _LEAST_DECREASE if refused else max(_LEAST_DECREASE, least_decrease * value)
         small = expected < least
-        parts = () if small else _PARTS if growth >= _STUBBORN_GROWTH else _PARTS[:1]
+        steps = [] if small else [whole]
+        if refused and (small or growth == _STUBBORN_GROWTH):
+            shared, local, _ = solve_arrow(arrows, 0.0, free)
+            steps += [_scaled(part, Parameters(shared, tuple(local))) for part in _PARTS]
         gain = -np.inf
-        for part in parts:
-            step = _scaled(part, whole)
+        for step in steps:
             trial = _sum(parameters, step)
             gain = (value - problem.objective(trial, below=value)) / _expected_decrease(arrows, step)
             if gain > _LEAST_GAIN:
@@ -228,8 +230,10 @@ def _search(
         if gain > _LEAST_GAIN:
             iteration += 1
             parameters = trial
-            if part == 1:
+            if step is whole:
                 damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
+            else:
+                damping = _FIRST_DAMPING
             growth = _FIRST_GROWTH
             keep()
             length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
