@@ -95,6 +95,21 @@ def in_threads(
             pool.shutdown(cancel_futures=True)
 
 
+def in_turn(
+    description: str,
+    function: Callable[[Value, Item], Result],
+    value: Value,
+    items: Sequence[Item],
+    cost: Callable[[Item], float],
+) -> Generator[Result | Exception, None, None]:
+    """`TasksOn` in this thread, for what is itself one of many tasks."""
+    for item in items:
+        try:
+            yield function(value, item)
+        except EXPECTED as error:
+            yield error
+
+
 def attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
     """The result, or the error of `EXPECTED` in its place."""
     try:

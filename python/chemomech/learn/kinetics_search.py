@@ -7,14 +7,15 @@ their frames; there the correlation length of ln k is chosen, and the laws are s
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
+from chemomech.learn.arrow import CONVERGED, Minimum, Objective, Parameters, minimise, solve_arrow
 from chemomech.learn.evidence import (
     WithVolume,
     marginal_mode,
@@ -34,7 +35,7 @@ from chemomech.learn.reaction_model import (
     with_modes_of,
 )
 from chemomech.observe.video import ReactionVideo
-from chemomech.tasks import TasksOn, Unfinished
+from chemomech.tasks import TasksOn, Unfinished, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,13 @@ _PIECES_LOG_J0 = 3
 #: Correlation length of ln k, pixels, that makes up all longer ones (Zhao: what is finer than a pixel cannot be seen),
 #: and how often one is chosen, each time after a fit under the one before.
 _SHORTEST_PX, _MOST_LENGTHS = 1.0, 3
+
+
+def _particle_under_laws(problem: Problem, index: int, parameters: Parameters) -> Minimum:
+    """The minimum of one particle's share, the laws held."""
+    own = replace(problem, models=[problem.models[index]], used=[problem.used[index]], tasks=in_turn)
+    start = Parameters(parameters.shared, (parameters.local[index],))
+    return minimise(own, start, free=np.zeros(problem.n_shared, dtype=bool), least_decrease=_ROUGH_DECREASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +93,9 @@ class KineticsSearch:
         coarse = self._rough(build_models(self.video, largest_cell=_COARSE_CELL))
         held = "whole films, laws held"
         try:
-            found = self._minimise(coarse, self._from_pieces(coarse), held, free=self._no_law)
+            found = self._held(coarse, self._from_pieces(coarse), held)
         except ConvergenceError:  # what the pieces say cannot be followed through whole films
-            start = starting_parameters(coarse)
-            found = self._minimise(coarse, start, f"{held}, from the first frames", free=self._no_law)
+            found = self._held(coarse, starting_parameters(coarse), f"{held}, from the first frames")
         shortest = build_models(self.video, log_k_length_px=_SHORTEST_PX, largest_cell=_COARSE_CELL)
         length = coarse.models[0].log_k_length_px
         for number in range(1, _MOST_LENGTHS + 1):
@@ -98,7 +105,7 @@ class KineticsSearch:
                 break
             models = build_models(self.video, log_k_length_px=length, largest_cell=_COARSE_CELL)
             start, coarse = with_modes_of(models, coarse.models, found.parameters), replace(coarse, models=models)
-            found = self._minimise(coarse, start, f"{held}, length {number}", free=self._no_law)
+            found = self._held(coarse, start, f"{held}, length {number}")
         return coarse, found
 
     def laws(self, coarse: Problem, found: Minimum, rho: float | None) -> tuple[Problem, Minimum, WithVolume]:
@@ -115,8 +122,7 @@ class KineticsSearch:
 
         length = coarse.models[0].log_k_length_px
         whole = self._problem(build_models(self.video, log_k_length_px=length))
-        finer = "whole films, finer cells"
-        found = self._minimise(whole, found.parameters, finer, free=self._no_law)
+        found = self._held(whole, found.parameters, "whole films, finer cells")
         return marginal_mode(
             whole,
             found,
@@ -171,6 +177,33 @@ class KineticsSearch:
 
     def _rough(self, models: Sequence[ParticleModel]) -> Problem:
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
+
+    def _held(self, problem: Problem, start: Parameters, what: str) -> Minimum:
+        """The minimum under the laws of the start, where particles have nothing to do with each other: one by one."""
+        found: Minimum | None = self.unfinished.find(what) if self.unfinished else None
+        if found is not None:
+            return found
+        minima: list[Minimum] = []
+        indices = range(len(problem.models))
+        evaluate = partial(_particle_under_laws, parameters=start)
+        with closing(self.tasks(what, evaluate, problem, indices, lambda i: problem.models[i].mesh.n_cells)) as results:
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+                minima.append(result)
+        arrows = [each.arrows[0] for each in minima]
+        found = Minimum(
+            parameters=Parameters(start.shared, tuple(each.parameters.local[0] for each in minima)),
+            objective=sum(each.objective for each in minima),
+            reason=next((each.reason for each in minima if each.reason != CONVERGED), CONVERGED),
+            iterations=max(each.iterations for each in minima),
+            arrows=arrows,
+            schur=solve_arrow(arrows, 0.0, self._no_law)[2],
+        )
+        log.info("%s: misfit %.4g after %d steps at most", what, 2 * found.objective, found.iterations)
+        if self.unfinished:
+            self.unfinished.keep(what, found)
+        return found
 
     def _minimise(
         self,
