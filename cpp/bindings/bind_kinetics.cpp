@@ -71,7 +71,7 @@ py::array sensitivities(const Trajectory& trajectory, const py::array& log_k_bas
                         const py::array& control_basis, double tolerance, bool threads) {
   require_derivatives(trajectory);
   const auto bases = bases_of(trajectory, log_k_basis, initial_basis, control_basis);
-  const index n_columns = trajectory.n_mu + trajectory.n_log_j0 + bases.size();
+  const index n_columns = trajectory.n_mu() + trajectory.n_log_j0() + bases.size();
   const index n_frames = static_cast<index>(trajectory.frames.size());
   auto out = new_array<double>(n_frames, trajectory.n_pixels, n_columns);
   const auto out_view = view<double>(out, "out", std::array{n_frames, trajectory.n_pixels, n_columns});
@@ -89,8 +89,8 @@ struct GradientArrays {
   py::array mu, log_j0, log_k, initial, control;
 
   explicit GradientArrays(const Trajectory& trajectory)
-      : mu(zeros(trajectory.n_mu)),
-        log_j0(zeros(trajectory.n_log_j0)),
+      : mu(zeros(trajectory.n_mu())),
+        log_j0(zeros(trajectory.n_log_j0())),
         log_k(zeros(trajectory.n_pixels)),
         initial(zeros(trajectory.n_cells)),
         control(zeros(static_cast<index>(trajectory.control_time.size()))) {}
@@ -132,7 +132,8 @@ py::tuple adjoint_of_sensitivities(const Trajectory& trajectory, const py::array
   GradientArrays out(trajectory);
   const auto views = out.views();
   auto along_initial = new_array<double>(trajectory.n_cells, bases.initial.shape[1]);
-  const auto along = view<double>(along_initial, "out", std::array{trajectory.n_cells, bases.initial.shape[1]});
+  const auto along =
+      view<double>(along_initial, "along_initial", std::array{trajectory.n_cells, bases.initial.shape[1]});
   bool solved;
   {
     py::gil_scoped_release nogil;

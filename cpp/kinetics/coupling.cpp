@@ -1,7 +1,6 @@
 #include "kinetics/coupling.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -11,7 +10,7 @@ namespace chemomech::kinetics {
 namespace {
 
 constexpr int iteration_limit = 500;
-// Of the square of the right side: below it residuals are rounding, of a right side that is next to constant, say.
+// Of the square of the right side, (4.5 eps)^2: below it residuals are rounding, of one that is next to constant, say.
 template <class Real>
 constexpr Real rounding = 20 * std::numeric_limits<Real>::epsilon() * std::numeric_limits<Real>::epsilon();
 // Part of the diagonal of G below which no entry of the preconditioner falls.
@@ -33,21 +32,25 @@ struct Pack {
   }
   // Of the cells from i on, zero beyond the n-th.
   static Pack at(const Real* from, index i, index n) {
-    if (i + cells > n) {
-      Real some[register_width] = {};
-      std::copy(from + i, from + n, some);
-      return at(some, 0, cells);
+    if constexpr (cells > 1) {
+      if (i + cells > n) {
+        Real some[cells] = {};
+        std::copy(from + i, from + n, some);
+        return at(some, 0, cells);
+      }
     }
     Pack pack;
     for (int s = 0; s < count; ++s) pack.part[s] = load<w>(from + i * width + s * w);
     return pack;
   }
   void to(Real* out, index i, index n) const {
-    if (i + cells > n) {
-      Real some[register_width];
-      to(some, 0, cells);
-      std::copy(some, some + (n - i), out + i);
-      return;
+    if constexpr (cells > 1) {
+      if (i + cells > n) {
+        Real some[cells];
+        to(some, 0, cells);
+        std::copy(some, some + (n - i), out + i);
+        return;
+      }
     }
     for (int s = 0; s < count; ++s) store(out + i * width + s * w, part[s]);
   }
@@ -243,7 +246,9 @@ bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Re
   project(sum, square, norm);
   for (int l = 0; l < width; ++l) {
     const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
-    limit[l] = std::max(tolerance * tolerance * (by_guess ? norm[l] : limit[l]), rounding<Real> * whole[l]);
+    // Squares below the least normal number are zero before a residual can meet them.
+    limit[l] = std::max({tolerance * tolerance * (by_guess ? norm[l] : limit[l]), rounding<Real> * whole[l],
+                         std::numeric_limits<Real>::min()});
   }
   std::fill_n(direction, n * width, Real(0));
   Real turn[width] = {}, along[width];

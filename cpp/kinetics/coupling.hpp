@@ -27,7 +27,7 @@ struct Coupling {
   std::vector<double> rows;         // (n_pixels, rank), V
   index n_pixels = 0, rank = 0;
 
-  // From G in CSR form.
+  // From G in CSR form, indptr (n_cells + 1,), indices and values (n_entries,), and V, (n_pixels, rank).
   Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 1> indices, View<const double, 1> values,
            View<const std::int32_t, 1> pixel_of, View<const double, 2> coherency);
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "kinetics/sensitivity_chunk.hpp"
 
@@ -80,14 +79,14 @@ class BackwardChunk {
           to[j][i * width + l] += weight[j] * back[l];
         }
       }
-      double sums[3] = {};
+      double with_state = 0, with_log_k = 0, with_reacted = 0;
       for (int l = 0; l < width; ++l) {
-        sums[0] += x[l] * now[i * width + l];
-        sums[1] += x[l] * log_k[l];
-        sums[2] += x[l] * reacted[l];
+        with_state += x[l] * now[i * width + l];
+        with_log_k += x[l] * log_k[l];
+        with_reacted += x[l] * reacted[l];
       }
       const index at = number * n_ + i;
-      products.state[at] += sums[0], products.log_k[at] += sums[1], products.reacted[at] += sums[2];
+      products.state[at] += with_state, products.log_k[at] += with_log_k, products.reacted[at] += with_reacted;
     }
     return true;
   }
@@ -117,22 +116,26 @@ class BackwardChunk {
   Workspace<Real> work_;
 };
 
-// First and second derivatives with respect to c of a Legendre series at 2c - 1, and the polynomials' values and
-// slopes.
+// A Legendre series at 2c - 1: the polynomials and their slopes, the series' first and second derivatives with respect
+// to c, by L_n' = (2n - 1) L_{n-1} + L_{n-2}' and the 2 of 2c - 1.
 struct Series {
-  std::vector<double> value, slope;
-  double first = 0, second = 0;
+  const std::vector<double>& coefficients;
+  std::vector<double> value, slope, bend;
+  double along_c = 0, along_c_twice = 0;
 
-  Series(const std::vector<double>& coefficients, double c) : value(coefficients.size()), slope(coefficients.size()) {
+  explicit Series(const std::vector<double>& given)
+      : coefficients(given), value(given.size()), slope(given.size()), bend(given.size()) {}
+
+  void at(double c) {
     const index count = static_cast<index>(coefficients.size());
     legendre(c, count, value.data());
-    std::vector<double> bend(coefficients.size(), 0.0);
+    along_c = along_c_twice = 0;
     for (index n = 1; n < count; ++n) {
       const double factor = 2 * (2 * static_cast<double>(n) - 1);
       slope[n] = factor * value[n - 1] + (n > 1 ? slope[n - 2] : 0);
       bend[n] = factor * slope[n - 1] + (n > 1 ? bend[n - 2] : 0);
+      along_c += coefficients[n] * slope[n], along_c_twice += coefficients[n] * bend[n];
     }
-    for (index n = 0; n < count; ++n) first += coefficients[n] * slope[n], second += coefficients[n] * bend[n];
   }
 };
 
@@ -142,37 +145,38 @@ struct Series {
 // T = rate omega - p zeta. The change of that by others (d ln w, d e, dc), q = d^2 rate / d e^2, is
 //   dT = (rate omega - p zeta) d ln w + (q zeta - p omega) d e
 //      + sigma [rate (s' dc + d slope of ln j0) - p (curvature' dc + d slope of mu)],
-// sigma the column in the cell. Here for sums over columns times their adjoints.
+// sigma the column in the cell. Here for sums over columns times their adjoints, T then along_w, the factor of d ln w.
 void add_slopes(const Trajectory& trajectory, const Products& products, std::vector<double>& slope,
                 std::vector<double>& potential_slope, const Gradient& out) {
   const index n = trajectory.n_cells;
   const double alpha = trajectory.alpha;
   std::vector<double> along_e(n), spread(n);
+  Series mu(trajectory.mu), log_j0(trajectory.log_j0);
   for (index number = 0; number < static_cast<index>(trajectory.steps.size()); ++number) {
     const Step& step = trajectory.steps[number];
     const double* c = trajectory.state(number + 1);
     double* own = slope.data() + (number + 1) * n;
     for (index i = 0; i < n; ++i) {
-      const Series mu(trajectory.mu, c[i]), log_j0(trajectory.log_j0, c[i]);
+      mu.at(c[i]), log_j0.at(c[i]);
       const double p = 1 / (step.lead * step.history[i]), rate = step.rate_over_p[i] * p;
       const double forward = p + (1 - alpha) * rate, backward = p - alpha * rate;
       const double q = alpha * alpha * forward - (1 - alpha) * (1 - alpha) * backward;
       const double left = c[i] * (1 - c[i]);
-      const double curvature = 1 / left + mu.first;
-      const double bend = (2 * c[i] - 1) / (left * left) + mu.second;
+      const double curvature = 1 / left + mu.along_c;
+      const double bend = (2 * c[i] - 1) / (left * left) + mu.along_c_twice;
       const index at = number * n + i;
       const double sigma = products.state[at] / p;
-      const double omega = log_j0.first * sigma + products.log_k[at] / p;
+      const double omega = log_j0.along_c * sigma + products.log_k[at] / p;
       const double along_w = products.reacted[at] / (step.lead * p);
       const double zeta = (rate * omega - along_w) / p;
       along_e[i] = q * zeta - p * omega;
-      own[i] += along_w * log_j0.first + along_e[i] * curvature + sigma * (rate * log_j0.second - p * bend);
+      own[i] += along_w * log_j0.along_c + along_e[i] * curvature + sigma * (rate * log_j0.along_c_twice - p * bend);
       potential_slope[number] += along_e[i];
       out.log_k.data[trajectory.coupling->pixel[i]] += along_w;
-      for (index m = 0; m < trajectory.n_mu; ++m) {
+      for (index m = 0; m < trajectory.n_mu(); ++m) {
         out.mu.data[m] += along_e[i] * mu.value[m] - sigma * p * mu.slope[m];
       }
-      for (index m = 0; m < trajectory.n_log_j0; ++m) {
+      for (index m = 0; m < trajectory.n_log_j0(); ++m) {
         out.log_j0.data[m] += along_w * log_j0.value[m] + sigma * rate * log_j0.slope[m];
       }
     }
@@ -186,7 +190,7 @@ void add_slopes(const Trajectory& trajectory, const Products& products, std::vec
 bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
                               double tolerance, const Gradient& out, View<double, 2> along_initial) {
   const index n = trajectory.n_cells, n_steps = static_cast<index>(trajectory.steps.size());
-  const index n_laws = trajectory.n_mu + trajectory.n_log_j0;
+  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0();
   Products products(n_steps * n);
   for (index first = 0; first < weights.shape[2]; first += lanes_a_chunk) {
     const bool solved = in_precision_for(tolerance, [&]<class Real>(Real) {
@@ -205,7 +209,7 @@ bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, 
   }
   std::vector<double> slope((n_steps + 1) * n, 0.0), potential_slope(n_steps, 0.0);
   add_slopes(trajectory, products, slope, potential_slope, out);
-  return backwards(trajectory, slope, potential_slope, tolerance, out);
+  return add_adjoint(trajectory, slope, potential_slope, tolerance, out);
 }
 
 }  // namespace chemomech::kinetics

@@ -51,12 +51,12 @@ bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tole
   return std::find(solved.begin(), solved.end(), 0) == solved.end();
 }
 
-bool backwards(const Trajectory& trajectory, std::vector<double>& slope, const std::vector<double>& potential_slope,
-               double tolerance, const Gradient& out) {
+bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const std::vector<double>& potential_slope,
+                 double tolerance, const Gradient& out) {
   const index n = trajectory.n_cells;
   std::vector<double> solution(n);
   Workspace<double> work(n, 1);
-  std::vector<double> polynomial(std::max(trajectory.n_mu, trajectory.n_log_j0));
+  std::vector<double> polynomial(std::max(trajectory.n_mu(), trajectory.n_log_j0()));
   for (index number = static_cast<index>(trajectory.steps.size()); number-- > 0;) {
     const Step& step = trajectory.steps[number];
     const double* own = slope.data() + (number + 1) * n;
@@ -70,8 +70,8 @@ bool backwards(const Trajectory& trajectory, std::vector<double>& slope, const s
     for (index i = 0; i < n; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       const double along_k = step.rate_over_p[i] * solution[i];
-      for (index m = 0; m < trajectory.n_mu; ++m) out.mu.data[m] -= solution[i] * polynomial[m];
-      for (index m = 0; m < trajectory.n_log_j0; ++m) out.log_j0.data[m] += along_k * polynomial[m];
+      for (index m = 0; m < trajectory.n_mu(); ++m) out.mu.data[m] -= solution[i] * polynomial[m];
+      for (index m = 0; m < trajectory.n_log_j0(); ++m) out.log_j0.data[m] += along_k * polynomial[m];
       out.log_k.data[trajectory.coupling->pixel[i]] += along_k;
     }
     const Place at = trajectory.control_at(number + 1);
@@ -101,7 +101,7 @@ bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double
       }
     }
   }
-  return backwards(trajectory, slope, std::vector<double>(n_steps, 0.0), tolerance, out);
+  return add_adjoint(trajectory, slope, std::vector<double>(n_steps, 0.0), tolerance, out);
 }
 
 }  // namespace chemomech::kinetics

@@ -10,13 +10,13 @@
 
 namespace chemomech::kinetics {
 
-// Tolerances that single precision reaches: half as much is moved, which is what bounds the speed.
-inline constexpr double single_tolerance = 1e-5;
+// Least tolerance that single precision reaches; it moves half the bytes, which is what bounds the speed.
+inline constexpr double least_single_tolerance = 1e-5;
 
 // Calls f(Real()) with the precision that a tolerance asks for.
 template <class F>
 auto in_precision_for(double tolerance, const F& f) {
-  return tolerance < single_tolerance ? f(double()) : f(float());
+  return tolerance < least_single_tolerance ? f(double()) : f(float());
 }
 
 // Columns [first, first + lanes_a_chunk) of those of `sensitivities`.
@@ -25,7 +25,7 @@ class SensitivityChunk {
  public:
   static constexpr int width = lanes_a_chunk;
 
-  // Remembers the last `remembered` states, all that are asked for later; highest_order + 2 at least.
+  // Remembers the last `remembered` states: highest_order + 2 at least, or all n_steps + 1.
   SensitivityChunk(const Trajectory& trajectory, const Bases& bases, double tolerance, index first, index remembered)
       : trajectory_(trajectory),
         control_(bases.control),
@@ -37,7 +37,7 @@ class SensitivityChunk {
         log_k_(trajectory.n_pixels * width, Real(0)),
         right_side_(n_ * width),
         work_(n_, width) {
-    const index n_laws = trajectory.n_mu + trajectory.n_log_j0, n_k = bases.log_k.shape[1];
+    const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(), n_k = bases.log_k.shape[1];
     const index n_initial = bases.initial.shape[1];
     n_columns_ = std::min<index>(width, n_laws + n_k + n_initial + bases.control.shape[1] - first);
     std::fill_n(states_.data(), n_ * width, Real(0));
@@ -128,8 +128,8 @@ class SensitivityChunk {
 
   void add_laws(index number, const Step& step) {
     const double* c = trajectory_.state(number + 1);
-    const index n_mu = trajectory_.n_mu;
-    std::vector<double> polynomial(std::max(n_mu, trajectory_.n_log_j0));
+    const index n_mu = trajectory_.n_mu();
+    std::vector<double> polynomial(std::max(n_mu, trajectory_.n_log_j0()));
     for (index i = 0; i < n_; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       for (const int l : law_lanes_) {
@@ -151,5 +151,10 @@ class SensitivityChunk {
   std::vector<int> law_lanes_;
   std::vector<std::pair<int, index>> initial_lanes_, control_lanes_;  // lane, column of the basis
 };
+
+// Adds the gradients of what has the slopes (n_steps + 1, n_cells) along the states and potential_slope (n_steps,)
+// along the potentials of the steps. Changes the slopes.
+bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const std::vector<double>& potential_slope,
+                 double tolerance, const Gradient& out);
 
 }  // namespace chemomech::kinetics

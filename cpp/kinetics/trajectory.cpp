@@ -289,9 +289,8 @@ Trajectory integrate(const Particle& particle, const Laws& laws, const Control& 
   Trajectory out;
   out.coupling = particle.coupling;
   out.n_cells = particle.n_cells(), out.n_pixels = particle.coupling->n_pixels;
-  out.n_mu = laws.mu.shape[0], out.n_log_j0 = laws.log_j0.shape[0];
-  out.mu.assign(laws.mu.data, laws.mu.data + out.n_mu);
-  out.log_j0.assign(laws.log_j0.data, laws.log_j0.data + out.n_log_j0);
+  out.mu.assign(laws.mu.data, laws.mu.data + laws.mu.size());
+  out.log_j0.assign(laws.log_j0.data, laws.log_j0.data + laws.log_j0.size());
   out.alpha = laws.alpha;
   out.derivatives = derivatives;
   out.control_time.assign(control.time.data, control.time.data + control.time.shape[0]);

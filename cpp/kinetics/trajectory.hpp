@@ -42,7 +42,7 @@ struct Trajectory {
   Trajectory() = default;
   Trajectory(Trajectory&&) = default;
 
-  index n_cells = 0, n_pixels = 0, n_mu = 0, n_log_j0 = 0;
+  index n_cells = 0, n_pixels = 0;
   std::vector<double> mu, log_j0;  // those of Laws
   double alpha = 0;
   std::shared_ptr<const Coupling> coupling;
@@ -54,6 +54,8 @@ struct Trajectory {
   index n_evaluations = 0, n_rejected = 0;
   bool derivatives = false;
 
+  index n_mu() const { return static_cast<index>(mu.size()); }
+  index n_log_j0() const { return static_cast<index>(log_j0.size()); }
   const double* state(index i) const { return states.data() + i * n_cells; }
   // Where time i lies between the knots of the control.
   Place control_at(index i) const {
@@ -88,7 +90,7 @@ struct Gradient {
   View<double, 1> mu, log_j0, log_k, initial, control;  // (n_mu,), (n_log_j0,), (n_pixels,), (n_cells,), (n_knots,)
 };
 
-// The transposed of all of these: adds the gradients of sum over frames of weights (n_frames, n_pixels) times
+// The transposed of `sensitivities`: adds the gradients of sum over frames of weights (n_frames, n_pixels) times
 // composition.
 bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double tolerance, const Gradient& out);
 
@@ -96,10 +98,5 @@ bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double
 // which are held; with respect to the initial basis they are written to along_initial (n_cells, b).
 bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
                               double tolerance, const Gradient& out, View<double, 2> along_initial);
-
-// Adds the gradients of what has the slopes (n_steps + 1, n_cells) along the states and potential_slope (n_steps,)
-// along the potentials of the steps. Changes the slopes.
-bool backwards(const Trajectory& trajectory, std::vector<double>& slope, const std::vector<double>& potential_slope,
-               double tolerance, const Gradient& out);
 
 }  // namespace chemomech::kinetics

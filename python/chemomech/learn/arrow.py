@@ -25,12 +25,12 @@ CONVERGED = "expected decrease below tolerance"
 #: An expected decrease of half the objective below this ends the search: 1/2 is one parameter at one standard error.
 _LEAST_DECREASE = 1.0
 STALLED = "no step lowers the objective"
-_FIRST_DAMPING, _FIRST_GROWTH = 0.03, 2.0
+_FIRST_DAMPING = 0.03
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
 #: Parts of the step without damping that are tried after so many refused ones, or at last: beyond some point a reaction
 #: may go another way altogether, and damping, which keeps parameters from moving together, may lead there even sooner.
-_PARTS, _STUBBORN_GROWTH = (0.3, 0.1), 8.0
+_PARTS, _STUBBORN = (0.3, 0.1), 2
 #: Share above which the quadratic model is good enough to be kept, and for how many steps.
 _GOOD_GAIN, _MOST_AGE = 0.5, 3
 #: Accepted steps by which the time left is judged.
@@ -160,7 +160,7 @@ def minimise(
     """Gauss-Newton with Marquardt's damping, raised and lowered by the gain (Nielsen 1999).
 
     Where a step did what its quadratic model said, the next ones keep the matrices and take new gradients only, which
-    cost a tenth (the chord method).
+    cost a tenth (the chord method). Where damped steps are refused, parts of the undamped one are tried.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def _search(
     parameters, value, arrows, damping, iteration, age = (
         at.parameters, at.value, at.arrows, at.damping, at.iteration, at.age,
     )  # fmt: skip
-    growth, reason = _FIRST_GROWTH, "iteration limit"
+    refusals, reason = 0, "iteration limit"
 
     def keep(reason: str = "") -> Iterate:
         at = Iterate(parameters, value, arrows, damping, iteration, age, reason)
@@ -204,17 +204,16 @@ def _search(
         whole = Parameters(shared, tuple(local))
         expected = _expected_decrease(arrows, whole)
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
-        refused = growth != _FIRST_GROWTH
-        least = _LEAST_DECREASE if refused else max(_LEAST_DECREASE, least_decrease * value)
+        least = _LEAST_DECREASE if refusals else max(_LEAST_DECREASE, least_decrease * value)
         small = expected < least
         steps = [] if small else [whole]
-        if refused and (small or growth == _STUBBORN_GROWTH):
+        if refusals == _STUBBORN or (refusals and small):
             shared, local, _ = solve_arrow(arrows, 0.0, free)
             steps += [_scaled(part, Parameters(shared, tuple(local))) for part in _PARTS]
         gain = -np.inf
         for step in steps:
-            trial = _sum(parameters, step)
-            gain = (value - problem.objective(trial, below=value)) / _expected_decrease(arrows, step)
+            trial, expected = _sum(parameters, step), _expected_decrease(arrows, step)
+            gain = (value - problem.objective(trial, below=value)) / expected
             if gain > _LEAST_GAIN:
                 break
         if gain > _LEAST_GAIN:
@@ -234,7 +233,7 @@ def _search(
                 damping *= max(1 / 5, 1 - (2 * gain - 1) ** 3) if gain < 1 else 1 / 5
             else:
                 damping = _FIRST_DAMPING
-            growth = _FIRST_GROWTH
+            refusals = 0
             keep()
             length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
             outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, least)
@@ -242,8 +241,8 @@ def _search(
             value, arrows = problem.system(parameters)
             age = 0
         elif small:
-            reason = STALLED if refused else CONVERGED
-            if not refused:
+            reason = STALLED if refusals else CONVERGED
+            if not refusals:
                 # What the last step promises may be less than the objective jumps by, as time steps change.
                 trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
@@ -251,8 +250,8 @@ def _search(
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:
-            damping *= growth
-            growth *= 2
+            refusals += 1
+            damping *= 2.0**refusals
     if age > 0:
         value, arrows = problem.system(parameters)
     return keep(reason)

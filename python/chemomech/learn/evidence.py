@@ -44,7 +44,12 @@ class Integrable(Objective, Protocol):
     """An objective of which the volume's slopes are known."""
 
     def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
-        """Gradients of each particle's half ln det gram_ll, shared and local, where these are the systems."""
+        """Gradients of each particle's half ln det gram_ll where these are the systems, shared and local.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
 
 
 P = TypeVar("P", bound=Integrable)
@@ -129,12 +134,18 @@ def marginal_mode(
     found : the last minimum, of the objective and the model of the volume; its reason is UNSETTLED where the rounds
         ended before the slopes had settled.
     volume : the model of the volume there.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
     """
+    if not what:
+        unfinished = None
     bend = added = np.zeros_like(found.schur)
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        slopes = _slopes(problem, found, f"{round_of}, slopes", unfinished if what else None)
+        slopes = _slopes(problem, found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
         if number == 1:
@@ -161,7 +172,7 @@ def marginal_mode(
             found.parameters,
             least_decrease=least_decrease if number == 1 else 0.0,
             what=round_of,
-            unfinished=unfinished if what else None,
+            unfinished=unfinished,
         )
     return problem, without_bend(found, added), WithVolume(problem, centre, slopes, bend)
 
@@ -196,7 +207,12 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
 
 
 def volume_slopes(problem: Integrable, found: Minimum) -> Float:
-    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following."""
+    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
+    """
     gradients = problem.volume_gradients(found.parameters, found.arrows)
     return np.array(
         [

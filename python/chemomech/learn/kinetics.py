@@ -161,10 +161,12 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-    problem, found = search.to_the_end(problem, found, volume)
+    problem, found, notes = search.to_the_end(problem, found, volume)
+    if not settled:
+        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    return _result(video, problem, found, validation, posterior, settled)
+    return _result(video, problem, found, validation, posterior, notes)
 
 
 def _result(
@@ -173,7 +175,7 @@ def _result(
     found: Minimum,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
-    settled: bool,
+    notes: list[str],
 ) -> KineticsResult:
     basis, parameters = problem.basis, found.parameters
     log_k = [
@@ -228,19 +230,17 @@ def _result(
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found, settled), *video.skipped],
+        warnings=[*_warnings(rmse, video.noise, found), *notes, *video.skipped],
     )
 
 
-def _warnings(rmse: float, noise: float, found: Minimum, settled: bool) -> list[str]:
+def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
     notes = []
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(
             f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
             "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
         )
-    if not settled:
-        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
     if found.reason != CONVERGED:
         notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
     return notes

@@ -45,8 +45,9 @@ _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
 #: frames that the last one compares.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
-#: By how much they may raise half the objective, ln of the odds against them: they are expected to be right.
-_DISBELIEF = 10.0
+#: By how much fine cells may raise half the objective, ln of the odds against them: searches that begin at the minimum of
+#: coarser ones leave about 20 even where fine ones are right.
+_DISBELIEF = 30.0
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -132,7 +133,7 @@ class KineticsSearch:
             unfinished=self.unfinished,
         )
 
-    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Minimum]:
+    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Minimum, list[str]]:
         """The minimum of misfit and model of the volume, to less than a standard deviation, as fine cells see it.
 
         Fine cells are believed unless the films speak clearly against them: synthetic ones may have been made on
@@ -140,23 +141,24 @@ class KineticsSearch:
 
         Returns
         -------
-        problem : on fine cells, or the one given.
+        problem : on fine cells, or the one given where these are not believed or the reaction cannot be followed there.
         found : the minimum.
+        notes : what a reader should know of it.
         """
-        start = replace(volume, problem=problem)
-        found = self._minimise(start, found.parameters, "laws, to the end", least_decrease=0.0)
+        found = self._minimise(replace(volume, problem=problem), found.parameters, "laws, to the end")
         models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
-        fine = replace(problem, models=models, tolerance=_FINE_TOLERANCE)
+        fine, notes = replace(problem, models=models, tolerance=_FINE_TOLERANCE), []
         seen = replace(volume, problem=FinelySeen(fine, problem))
         try:
-            again = self._minimise(seen, found.parameters, "laws, on fine cells", least_decrease=0.0)
+            finely = self._minimise(seen, found.parameters, "laws, on fine cells")
         except ConvergenceError as error:
-            log.info("on fine cells %s", error)
+            notes.append(f"the laws are those of coarser cells than is safe: on fine ones {error}")
         else:
-            if again.objective < found.objective + _DISBELIEF:
-                return fine, without_bend(again, volume.bend)
-            log.info("fine cells leave more of the frames unexplained, and are not followed")
-        return problem, without_bend(found, volume.bend)
+            if finely.objective < found.objective + _DISBELIEF:
+                problem, found = fine, finely
+            else:
+                log.info("fine cells leave more of the frames unexplained, and are not followed")
+        return problem, without_bend(found, volume.bend), notes
 
     @property
     def _no_law(self) -> Bool:
@@ -212,7 +214,7 @@ class KineticsSearch:
         what: str,
         *,
         free: Bool | None = None,
-        least_decrease: float = _ROUGH_DECREASE,
+        least_decrease: float = 0.0,
     ) -> Minimum:
         return minimise(problem, start, free=free, least_decrease=least_decrease, what=what, unfinished=self.unfinished)
 
@@ -225,5 +227,7 @@ class KineticsSearch:
         pieces = self._rough(build_models(self.video, pieces=True, largest_cell=_COARSE_CELL))
         free, n_mu = self._no_law, self.basis.mu_modes.shape[1]
         free[n_mu : n_mu + _PIECES_LOG_J0] = True
-        found = self._minimise(pieces, starting_parameters(pieces), "pieces of films", free=free)
+        found = self._minimise(
+            pieces, starting_parameters(pieces), "pieces of films", free=free, least_decrease=_ROUGH_DECREASE
+        )
         return joined(pieces, whole, found.parameters)

@@ -194,7 +194,7 @@ class LawBasis:
 def law_basis(binodal: float | None, alpha: float) -> LawBasis:
     """Legendre series of mu_h and ln j0.
 
-    With a binodal mu_h has it, see `common_tangent`.
+    mu_h is held to the binodal where one is given (`common_tangent`).
     """
     if binodal is not None:
         start, modes = common_tangent(binodal, MU_ORDER)
@@ -502,23 +502,14 @@ class Problem:
         half = self.models[index].films[film].half_cycle
         trajectory = self._react(index, film, parameters, derivatives=True)
         misfit = (trajectory.frames() - half.li_fraction) / self.noise
-        raw = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
-        return float(np.sum(misfit**2)), self._along_parameters(at, trajectory, *raw)
+        gradient = trajectory.adjoint(misfit / self.noise, tolerance=_ADJOINT_TOLERANCE)
+        return float(np.sum(misfit**2)), self._along_parameters(at, trajectory.states[0], gradient)
 
-    def _along_parameters(
-        self,
-        at: tuple[int, int],
-        trajectory: Trajectory,
-        mu: Float,
-        log_j0: Float,
-        log_k: Float,
-        initial: Float,
-        rate: Float,
-    ) -> Float:
-        """A gradient with respect to the parameters, from one of a trajectory."""
+    def _along_parameters(self, at: tuple[int, int], c0: Float, gradient: Sequence[Float]) -> Float:
+        """With respect to the parameters, from a gradient as `Trajectory.adjoint` gives it."""
         index, film = at
-        model = self.models[index]
-        half, c0 = model.films[film], trajectory.states[0]
+        model, (mu, log_j0, log_k, initial, rate) = self.models[index], gradient
+        half = model.films[film]
         parts = [
             self.basis.mu_modes.T @ mu,
             log_j0,
@@ -556,18 +547,22 @@ class Problem:
         return self.models[index].log_k_modes, along_c0, half.rate_modes
 
     def _volume_gradient(self, at: tuple[int, int], inverses: Sequence[Float], parameters: Parameters) -> Float:
-        """That of half ln det H_ll of the particle through the frames J of this film: J_l H_ll^-1 times dJ_l."""
+        """Gradient of the particle's half ln det H_ll by way of the Jacobian J of this film's frames.
+
+        That of sum(W * J_l) with W = J_l H_ll^-1 / noise^2 held.
+        """
         index, film = at
         model = self.models[index]
         own = model.columns(film)
         trajectory = self._react(index, film, parameters, derivatives=True)
-        bases = self._own_bases(at, trajectory)
+        bases, c0 = self._own_bases(at, trajectory), trajectory.states[0]
         columns = trajectory.sensitivities(*bases, threads=False)[:, :, -len(own) :]
         weights = columns.reshape(-1, len(own)) @ (inverses[index][np.ix_(own, own)] / self.noise**2)
-        *raw, along_initial = trajectory.adjoint_of_sensitivities(weights.reshape(columns.shape), *bases)
+        weights = weights.reshape(columns.shape)
+        mu, log_j0, log_k, initial, rate, along_initial = trajectory.adjoint_of_sensitivities(weights, *bases)
         # The directions of c0 turn with it: d c0 (1 - c0) = (1 - 2 c0) dc0.
-        raw[3] += (1 - 2 * trajectory.states[0]) * np.sum(along_initial * model.films[film].initial_modes, axis=1)
-        return self._along_parameters(at, trajectory, *raw)
+        initial += (1 - 2 * c0) * np.sum(along_initial * model.films[film].initial_modes, axis=1)
+        return self._along_parameters(at, c0, (mu, log_j0, log_k, initial, rate))
 
     def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
         model = self.models[index]

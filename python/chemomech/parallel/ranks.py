@@ -50,7 +50,8 @@ class Ranks:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self._launcher = os.getppid()
-        self._value: Any = None
+        self._values: list[Any] = [None, None]  # of `on`, which rank 0 has sent
+        self._oldest = 0
 
     def run(self, program: Callable[[], int]) -> int:
         """On rank 0 the exit code of a program; the same on the others, which do as it tells them until it ends.
@@ -92,12 +93,13 @@ class Ranks:
         items: Sequence[Item],
         cost: Callable[[Item], float],
     ) -> Generator[Result | Exception, None, None]:
-        """See `chemomech.tasks.TasksOn`; on rank 0. Ranks hold the last value they were sent."""
-        if value is not self._value:
-            self._value = value
-            self._order("value")
+        """See `chemomech.tasks.TasksOn`; on rank 0. Ranks hold the last two values they were sent."""
+        if all(value is not held for held in self._values):
+            self._values[self._oldest] = value
+            self._order("value", self._oldest)
             self._comm.bcast(value, root=0)
-        self._order("work on value")
+            self._oldest = 1 - self._oldest
+        self._order("work on value", next(i for i, held in enumerate(self._values) if held is value))
         self._comm.bcast((function, items), root=0)
         yield from self._hand_out(description, partial(function, value), items, cost)
 
@@ -189,11 +191,11 @@ class Ranks:
                 if what == "work":
                     function, items = self._comm.bcast(None, root=0)
                 elif what == "value":
-                    self._value = None  # not two at a time
-                    self._value = self._comm.bcast(None, root=0)
+                    self._values[about] = None  # not three at a time
+                    self._values[about] = self._comm.bcast(None, root=0)
                 elif what == "work on value":
                     function, items = self._comm.bcast(None, root=0)
-                    function = partial(function, self._value)
+                    function = partial(function, self._values[about])
                 elif what == "task":
                     answer = (self.rank, about, attempt(function, items[about]), None)
                     sending = [each for each in sending if not each.Test()]

@@ -226,7 +226,7 @@ def react(
     coherency : (n_pixels, rank), from `coherency_modes`; None without elastic energy.
     tolerance : local error of the composition that a time step may make: RMS, or 30 times that in a single cell.
     most_steps : time steps tried before giving up.
-    derivatives : keep the factored matrices, which `sensitivities` and `adjoint` of the result need.
+    derivatives : keep the matrices of the steps, which `sensitivities` and the adjoints of the result need.
 
     Raises
     ------
