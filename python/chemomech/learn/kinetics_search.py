@@ -45,8 +45,8 @@ _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
 #: frames that the last one compares.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
-#: By how much fine cells may raise half the objective, ln of the odds against them: searches that begin at the minimum of
-#: coarser ones leave about 20 even where fine ones are right.
+#: By how much fine cells may raise half the objective, ln of the odds against them: searches that begin at the minimum
+#: of coarser ones leave about 20 even where fine ones are right.
 _DISBELIEF = 30.0
 #: rho_2 to start from.
 _START_RHO = 0.02
