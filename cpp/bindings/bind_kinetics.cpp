@@ -187,7 +187,7 @@ void bind_kinetics(py::module_& m) {
       .def("adjoint", &adjoint, arg("weights").noconvert(), arg("tolerance") = 1e-12)
       .def("adjoint_of_sensitivities", &adjoint_of_sensitivities, arg("weights").noconvert(),
            arg("log_k_basis").noconvert(), arg("initial_basis").noconvert(), arg("control_basis").noconvert(),
-           arg("tolerance") = 1e-4);
+           arg("tolerance") = 1e-6);
 }
 
 }  // namespace chemomech

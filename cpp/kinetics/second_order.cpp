@@ -13,24 +13,24 @@ struct Products {
   explicit Products(index size) : state(size, 0.0), log_k(size, 0.0), reacted(size, 0.0) {}
 };
 
-// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities.
-template <class Real>
+// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities. What a
+// step changes is a difference of states that is divided by the step: single precision would not do.
 class BackwardChunk {
  public:
   static constexpr int width = lanes_a_chunk;
 
-  BackwardChunk(const Trajectory& trajectory, const SensitivityChunk<Real>& forward, View<const double, 3> weights,
+  BackwardChunk(const Trajectory& trajectory, const SensitivityChunk<double>& forward, View<const double, 3> weights,
                 index first, double tolerance)
       : trajectory_(trajectory),
         forward_(forward),
         n_(trajectory.n_cells),
-        tolerance_(static_cast<Real>(tolerance)),
+        tolerance_(tolerance),
         slopes_(remembered * n_ * width),
         solution_(n_ * width),
         work_(n_, width) {
-    std::fill_n(slopes_.data(), slopes_.size(), Real(0));
+    std::fill_n(slopes_.data(), slopes_.size(), 0.0);
     for (index f = 0; f < weights.shape[0]; ++f) {
-      weights_.emplace_back(trajectory.n_pixels * width, Real(0));
+      weights_.emplace_back(trajectory.n_pixels * width, 0.0);
       for (index i = 0; i < trajectory.n_pixels; ++i) {
         std::copy_n(weights.at(f, i) + first, forward.n_columns(), weights_.back().data() + i * width);
       }
@@ -46,29 +46,29 @@ class BackwardChunk {
     return true;
   }
 
-  Real* slope(index number) { return slopes_.data() + number % remembered * n_ * width; }
+  double* slope(index number) { return slopes_.data() + number % remembered * n_ * width; }
 
  private:
   bool step_back(index number, Products& products) {
     const Step& step = trajectory_.steps[number];
     add_frames(number + 1);
-    Real* own = slope(number + 1);
-    std::fill(solution_.begin(), solution_.end(), Real(0));
-    Real constant[width] = {};
-    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), constant,
-                            work_))
+    double* own = slope(number + 1);
+    std::fill(solution_.begin(), solution_.end(), 0.0);
+    double constant[width] = {};
+    if (!solve<double, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), constant,
+                              work_))
       return false;
-    std::fill_n(own, n_ * width, Real(0));  // the place of an older state from here on
-    Real weight[highest_order];
+    std::fill_n(own, n_ * width, 0.0);  // the place of an older state from here on
+    double weight[highest_order];
     std::copy_n(step.weight.data(), step.order, weight);
-    const Real *now = forward_.state(number + 1), *old[highest_order];
-    Real* to[highest_order];
+    const double *now = forward_.state(number + 1), *old[highest_order];
+    double* to[highest_order];
     for (int j = 0; j < step.order; ++j) old[j] = forward_.state(number - j), to[j] = slope(number - j);
     for (index i = 0; i < n_; ++i) {
-      const Real* x = solution_.data() + i * width;
-      const Real* log_k = forward_.log_k().data() + trajectory_.coupling->pixel[i] * width;
-      const Real history = static_cast<Real>(step.history[i]);
-      Real reacted[width], back[width];
+      const double* x = solution_.data() + i * width;
+      const double* log_k = forward_.log_k().data() + trajectory_.coupling->pixel[i] * width;
+      const double history = step.history[i];
+      double reacted[width], back[width];
       for (int l = 0; l < width; ++l) {
         reacted[l] = now[i * width + l];
         back[l] = history * x[l] + constant[l];
@@ -96,10 +96,10 @@ class BackwardChunk {
       const Frame& frame = trajectory_.frames[f];
       const index j = frame.newest - state;
       if (j < 0 || j >= frame.count) continue;
-      Real* to = slope(state);
+      double* to = slope(state);
       for (index i = 0; i < n_; ++i) {
-        const Real share = static_cast<Real>(frame.weight[j] * trajectory_.pixel_share[i]);
-        const Real* from = weights_[f].data() + trajectory_.coupling->pixel[i] * width;
+        const double share = frame.weight[j] * trajectory_.pixel_share[i];
+        const double* from = weights_[f].data() + trajectory_.coupling->pixel[i] * width;
         for (int l = 0; l < width; ++l) to[i * width + l] += share * from[l];
       }
     }
@@ -107,13 +107,13 @@ class BackwardChunk {
 
   static constexpr index remembered = highest_order + 1;
   const Trajectory& trajectory_;
-  const SensitivityChunk<Real>& forward_;
+  const SensitivityChunk<double>& forward_;
   const index n_;
-  const Real tolerance_;
-  Buffer<Real> slopes_;
-  std::vector<Real> solution_;
-  std::vector<std::vector<Real>> weights_;  // by frame, (n_pixels, width)
-  Workspace<Real> work_;
+  const double tolerance_;
+  Buffer<double> slopes_;
+  std::vector<double> solution_;
+  std::vector<std::vector<double>> weights_;  // by frame, (n_pixels, width)
+  Workspace<double> work_;
 };
 
 // A Legendre series at 2c - 1: the polynomials and their slopes, the series' first and second derivatives with respect
@@ -193,19 +193,13 @@ bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, 
   const index n_laws = trajectory.n_mu() + trajectory.n_log_j0();
   Products products(n_steps * n);
   for (index first = 0; first < weights.shape[2]; first += lanes_a_chunk) {
-    const bool solved = in_precision_for(tolerance, [&]<class Real>(Real) {
-      SensitivityChunk<Real> forward(trajectory, bases, tolerance, n_laws + first, n_steps + 1);
-      if (!forward.run([](index) {})) return false;
-      BackwardChunk<Real> backward(trajectory, forward, weights, first, tolerance);
-      if (!backward.run(products)) return false;
-      for (const auto& [l, column] : forward.initial_lanes()) {
-        for (index i = 0; i < n; ++i) {
-          *along_initial.at(i, column) = static_cast<double>(backward.slope(0)[i * lanes_a_chunk + l]);
-        }
-      }
-      return true;
-    });
-    if (!solved) return false;
+    SensitivityChunk<double> forward(trajectory, bases, tolerance, n_laws + first, n_steps + 1);
+    if (!forward.run([](index) {})) return false;
+    BackwardChunk backward(trajectory, forward, weights, first, tolerance);
+    if (!backward.run(products)) return false;
+    for (const auto& [l, column] : forward.initial_lanes()) {
+      for (index i = 0; i < n; ++i) *along_initial.at(i, column) = backward.slope(0)[i * lanes_a_chunk + l];
+    }
   }
   std::vector<double> slope((n_steps + 1) * n, 0.0), potential_slope(n_steps, 0.0);
   add_slopes(trajectory, products, slope, potential_slope, out);

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/threads.hpp"
@@ -6,6 +8,9 @@
 
 namespace chemomech::kinetics {
 namespace {
+
+// Of the tolerance, what single precision may add to it.
+constexpr double single_share = 0.5;
 
 // Writes the frames that end with the newest state, of the columns [first, first + chunk.n_columns()) of out.
 template <class Real>
@@ -32,16 +37,38 @@ void write_frames(const Trajectory& trajectory, const SensitivityChunk<Real>& ch
 
 }  // namespace
 
+double recurrence_growth(const Trajectory& trajectory) {
+  const index n = static_cast<index>(trajectory.steps.size());
+  double most = 1;
+  std::vector<double> error(n + 1);
+  for (index first = 0; first < n; ++first) {
+    std::fill(error.begin(), error.end(), 0.0);
+    error[first] = 1;
+    for (index number = first; number < n; ++number) {
+      const Step& step = trajectory.steps[number];
+      for (int j = 0; j < std::min<index>(step.order, number + 1); ++j) {
+        error[number + 1] += step.weight[j] * error[number - j];
+      }
+      most = std::max(most, std::abs(error[number + 1]));
+    }
+  }
+  return most;
+}
+
 bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tolerance, bool threads,
                    View<double, 3> out) {
   const index n_chunks = (out.shape[2] + lanes_a_chunk - 1) / lanes_a_chunk;
+  constexpr double rounding = std::numeric_limits<float>::epsilon();
+  const bool single =
+      tolerance >= least_single_tolerance && rounding * recurrence_growth(trajectory) < single_share * tolerance;
   std::vector<char> solved(n_chunks, 1);
   const auto run = [&](index number) {
-    solved[number] = in_precision_for(tolerance, [&]<class Real>(Real) {
+    const auto through = [&]<class Real>(Real) {
       const index first = number * lanes_a_chunk;
       SensitivityChunk<Real> chunk(trajectory, bases, tolerance, first, highest_order + 2);
       return chunk.run([&](index newest) { write_frames(trajectory, chunk, newest, first, out); });
-    });
+    };
+    solved[number] = single ? through(float()) : through(double());
   };
   if (threads) {
     for_tasks(n_chunks, run);

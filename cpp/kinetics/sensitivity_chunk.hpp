@@ -13,11 +13,9 @@ namespace chemomech::kinetics {
 // Least tolerance that single precision reaches; it moves half the bytes, which is what bounds the speed.
 inline constexpr double least_single_tolerance = 1e-5;
 
-// Calls f(Real()) with the precision that a tolerance asks for.
-template <class F>
-auto in_precision_for(double tolerance, const F& f) {
-  return tolerance < least_single_tolerance ? f(double()) : f(float());
-}
+// By how much the recurrence of the steps alone, without what damps it, can make an error of one state grow: steps that
+// double again and again at high order are not zero-stable, and after a few of them rounding is all there is.
+double recurrence_growth(const Trajectory& trajectory);
 
 // Columns [first, first + lanes_a_chunk) of those of `sensitivities`.
 template <class Real>
@@ -113,7 +111,7 @@ class SensitivityChunk {
         for (index i = 0; i < n_; ++i) right_side_[i * width + l] -= static_cast<Real>(value);
       }
     }
-    // Extrapolation would let rounding of the conserved sum grow from step to step; the recurrence does not.
+    // Extrapolation would let rounding of the conserved sum grow from step to step.
     if (step.matrix.conserves) {
       for (index i = 0; i < n_; ++i) {
         const Real share = static_cast<Real>(step.matrix.inverse[i] / step.matrix.inverse_sum);

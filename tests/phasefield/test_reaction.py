@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from chemomech.errors import ConvergenceError, InputError
-from chemomech.phasefield.reaction import MeanRate, ReactionLaw, cell_mesh, react
+from chemomech.phasefield.reaction import HeldPotential, MeanRate, ReactionLaw, cell_mesh, react
 
 #: Two phases, and an exchange current that is larger on the lithium-poor side.
 LAW = ReactionLaw(np.array([0.0, -3.8, 0.2]), np.array([1.5, -0.6, -0.5]))
@@ -182,7 +182,8 @@ def test_second_derivatives_are_symmetric(particle, alpha):
     assert second_derivative(trajectory, weights, other, one) == pytest.approx(expected, rel=1e-8)
 
 
-def test_gradients_of_sensitivities_are_those_of_differences(particle):
+@pytest.mark.parametrize("alpha", [0.5, 0.3])
+def test_gradients_of_sensitivities_are_those_of_differences(particle, alpha):
     """Sensitivities a step of +-h along all parameters away; the error falls with h^2, extrapolated."""
     mesh, log_k, initial = particle
     mu, log_j0, field, start, knots = direction = perturbations(particle, seed=2)
@@ -190,13 +191,13 @@ def test_gradients_of_sensitivities_are_those_of_differences(particle):
     weights = np.random.default_rng(3).standard_normal((len(TIME), len(log_k)))
 
     def total(h):
-        law = ReactionLaw(LAW.mu + h * mu, LAW.log_j0 + h * log_j0)
+        law = ReactionLaw(LAW.mu + h * mu, LAW.log_j0 + h * log_j0, alpha)
         rate = MeanRate(RATE.time_h, RATE.rate_per_h + h * knots)
         moved = (mesh, log_k + h * field, initial + h * start)
         there = run(moved, law, rate=rate, tolerance=1e-10, derivatives=True)
         return np.sum(weights[..., None] * there.sensitivities(*columns, tolerance=1e-12)[..., -len(columns) :])
 
-    trajectory = run(particle, tolerance=1e-10, derivatives=True)
+    trajectory = run(particle, replace(LAW, alpha=alpha), tolerance=1e-10, derivatives=True)
     found = second_derivative(trajectory, weights, [mu, log_j0, *(c[:, 0] for c in columns)], direction)
     near, far = ((total(h) - total(-h)) / (2 * h) for h in (5e-4, 1e-3))
     assert found == pytest.approx((4 * near - far) / 3, rel=1e-4)
@@ -247,6 +248,30 @@ def test_potential_constant_does_not_matter(particle):
     trajectory = run(particle, derivatives=True)
     nothing = [np.zeros((n, 0)) for n in (len(particle[1]), particle[0].n_cells, len(RATE.time_h))]
     assert np.abs(trajectory.sensitivities(*nothing)[..., 0]).max() < 1e-10
+
+
+def test_sensitivities_that_have_died_out(particle):
+    """Long after a film has relaxed at a held potential its columns are smaller than squares of single precision."""
+    mesh, log_k, _ = particle
+    law = ReactionLaw(np.array([0.0, 1.0]), np.array([7.0]))
+    held = HeldPotential(np.array([0.0]), np.array([0.5]))
+    trajectory = react(
+        mesh, law, log_k, np.full(mesh.n_cells, 0.4), TIME, held,
+        gradient_nm2=GRADIENT_NM2, tolerance=1e-6, derivatives=True,
+    )  # fmt: skip
+    start = np.random.default_rng(0).standard_normal((mesh.n_cells, 3))
+    columns = trajectory.sensitivities(np.zeros((len(log_k), 0)), start, np.zeros((1, 0)))
+    assert np.abs(columns[-1, :, -3:]).max() < 1e-12
+
+
+def test_single_precision_reaches_the_tolerance_it_is_used_for(particle):
+    """Columns to 1e-4, beside those to 1e-11; errors of steps add up, to less than a hundredth."""
+    mesh, log_k, _ = particle
+    trajectory = run(particle, tolerance=1e-5, derivatives=True)
+    random = np.random.default_rng(1)
+    bases = (random.standard_normal((len(log_k), 20)), random.standard_normal((mesh.n_cells, 9)), np.ones((2, 1)))
+    found, exact = (trajectory.sensitivities(*bases, tolerance=tolerance)[..., 1:] for tolerance in (1e-4, 1e-11))
+    assert (np.linalg.norm(found - exact, axis=(0, 1)) < 0.01 * np.linalg.norm(exact, axis=(0, 1))).all()
 
 
 def test_refuses_what_it_cannot_integrate(particle):

@@ -388,7 +388,7 @@ class Trajectory:
         The linear systems of a step are solved to `tolerance` of their right sides. With respect to the coefficients of
         mu (N) and ln j0 (M), then along the columns of log_k_basis (n_pixels, a), initial_basis (n_cells, b) and
         control_basis (n_knots, d). With `threads` they share the columns. At tolerances of 1e-5 and more numbers are of
-        single precision. LinAlgError where the systems cannot be solved.
+        single precision where the recurrence of the steps lets that do. LinAlgError where the systems cannot be solved.
         """
     def adjoint(
         self, weights: NDArray[np.float64], tolerance: float = 1e-12
@@ -404,7 +404,7 @@ class Trajectory:
         log_k_basis: NDArray[np.float64],
         initial_basis: NDArray[np.float64],
         control_basis: NDArray[np.float64],
-        tolerance: float = 1e-4,
+        tolerance: float = 1e-6,
     ) -> tuple[
         NDArray[np.float64],
         NDArray[np.float64],
@@ -416,7 +416,8 @@ class Trajectory:
         """Gradients of sum(weights * sensitivities), weights (n_frames, n_pixels, a + b + d), at fixed steps.
 
         Of the sensitivities along the bases, not those along mu and ln j0. With respect to what `adjoint` says, bases
-        held, and to initial_basis (n_cells, b). Precision and errors as of `sensitivities`.
+        held, and to initial_basis (n_cells, b). Errors as of `sensitivities`; what a step changes enters divided by the
+        step, hence the tolerance.
         """
 
 def integrate_reaction(

@@ -187,7 +187,7 @@ def _search(
     outlook: "_Outlook",
     unfinished: Unfinished | None,
 ) -> Iterate:
-    """The last iterate, with matrices of its own."""
+    """The last iterate, with matrices of its own where there are any."""
     parameters, value, arrows, damping, iteration, age = (
         at.parameters, at.value, at.arrows, at.damping, at.iteration, at.age,
     )  # fmt: skip
@@ -238,7 +238,7 @@ def _search(
             length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
             outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, least)
         elif age > 0:
-            value, arrows = problem.system(parameters)
+            value, arrows = _evaluated(problem, parameters) or (value, arrows)
             age = 0
         elif small:
             reason = STALLED if refusals else CONVERGED
@@ -253,11 +253,12 @@ def _search(
             refusals += 1
             damping *= 2.0**refusals
     if age > 0:
-        value, arrows = problem.system(parameters)
+        value, arrows = _evaluated(problem, parameters) or (value, arrows)
     return keep(reason)
 
 
 def _evaluated(problem: Objective, parameters: Parameters) -> tuple[float, list[Arrow]] | None:
+    """None where derivatives cannot be had, which steps that only needed the objective or its gradient may come to."""
     try:
         return problem.system(parameters)
     except ConvergenceError:
