@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
-#: An expected decrease of half the objective below this ends the search: 1/2 is one parameter at one standard error.
+#: A search ends where half the objective is expected to fall by less than this for each particle, and by the shared
+#: parameters alone: 1/2 is one parameter at one standard error.
 _LEAST_DECREASE = 1.0
 STALLED = "no step lowers the objective"
 _FIRST_DAMPING = 0.03
@@ -200,12 +201,13 @@ def _search(
         return at
 
     while iteration < _MOST_ITERATIONS:
-        shared, local, _ = solve_arrow(arrows, damping, free)
+        shared, local, schur = solve_arrow(arrows, damping, free)
         whole = Parameters(shared, tuple(local))
-        expected = _expected_decrease(arrows, whole)
+        expected, of_shared = _expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
-        least = _LEAST_DECREASE if refusals else max(_LEAST_DECREASE, least_decrease * value)
-        small = expected < least
+        relative = 0.0 if refusals else least_decrease * value
+        least = max(_LEAST_DECREASE * len(arrows), relative)
+        small = expected < least and of_shared < max(_LEAST_DECREASE, relative)
         steps = [] if small else [whole]
         if refusals == _STUBBORN or (refusals and small):
             shared, local, _ = solve_arrow(arrows, 0.0, free)
@@ -246,7 +248,7 @@ def _search(
                 # What the last step promises may be less than the objective jumps by, as time steps change.
                 trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
-                if last and last[0] < value + _LEAST_DECREASE:
+                if last and last[0] < value + _LEAST_DECREASE * len(arrows):
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:
