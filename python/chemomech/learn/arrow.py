@@ -24,7 +24,9 @@ _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
 #: A search ends where half the objective is expected to fall by less than this for each particle, and by the shared
 #: parameters alone: 1/2 is one parameter at one standard error.
-_LEAST_DECREASE = 1.0
+LEAST_DECREASE = 0.3
+#: By how much half the objective may jump in a last step, for each particle: time steps change with the parameters.
+_JUMP = 1.0
 STALLED = "no step lowers the objective"
 _FIRST_DAMPING = 0.03
 #: Share of the expected decrease that a step must reach to be taken.
@@ -155,6 +157,7 @@ def minimise(
     *,
     free: Bool | None = None,
     least_decrease: float = 0.0,
+    least: float = LEAST_DECREASE,
     what: str = "",
     unfinished: Unfinished | None = None,
 ) -> Minimum:
@@ -167,6 +170,7 @@ def minimise(
     ----------
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
+    least : expected decrease of half the sum, for each particle and by the shared parameters, below which it ends.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """
@@ -175,7 +179,7 @@ def minimise(
     at = kept or Iterate(start, *problem.system(start), _FIRST_DAMPING, 0, 0)
     if not at.reason:
         with _Outlook(what) as outlook:
-            at = _search(problem, at, free, least_decrease, outlook, unfinished)
+            at = _search(problem, at, free, least_decrease, least, outlook, unfinished)
     _, _, schur = solve_arrow(at.arrows, 0.0, free)
     return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, schur)
 
@@ -185,6 +189,7 @@ def _search(
     at: Iterate,
     free: Bool,
     least_decrease: float,
+    least: float,
     outlook: "_Outlook",
     unfinished: Unfinished | None,
 ) -> Iterate:
@@ -206,8 +211,8 @@ def _search(
         expected, of_shared = _expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         relative = 0.0 if refusals else least_decrease * value
-        least = max(_LEAST_DECREASE * len(arrows), relative)
-        small = expected < least and of_shared < max(_LEAST_DECREASE, relative)
+        end = max(least * len(arrows), relative)
+        small = expected < end and of_shared < max(least, relative)
         steps = [] if small else [whole]
         if refusals == _STUBBORN or (refusals and small):
             shared, local, _ = solve_arrow(arrows, 0.0, free)
@@ -238,7 +243,7 @@ def _search(
             refusals = 0
             keep()
             length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
-            outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, least)
+            outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, end)
         elif age > 0:
             value, arrows = _evaluated(problem, parameters) or (value, arrows)
             age = 0
@@ -248,7 +253,7 @@ def _search(
                 # What the last step promises may be less than the objective jumps by, as time steps change.
                 trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
-                if last and last[0] < value + _LEAST_DECREASE * len(arrows):
+                if last and last[0] < value + _JUMP * len(arrows):
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:

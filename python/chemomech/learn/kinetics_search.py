@@ -15,7 +15,7 @@ import numpy as np
 
 from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import CONVERGED, Minimum, Objective, Parameters, minimise, solve_arrow
+from chemomech.learn.arrow import CONVERGED, LEAST_DECREASE, Minimum, Objective, Parameters, minimise, solve_arrow
 from chemomech.learn.evidence import (
     WithVolume,
     marginal_mode,
@@ -45,6 +45,8 @@ _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
 #: frames that the last one compares.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
 _FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
+#: Where that stage ends, as of `minimise`: its matrices are of coarser cells, and promise less than steps bring.
+_FINE_LEAST = 0.1
 #: By how much fine cells may raise half the objective, ln of the odds against them: searches that begin at the minimum
 #: of coarser ones leave about 20 even where fine ones are right.
 _DISBELIEF = 30.0
@@ -150,7 +152,7 @@ class KineticsSearch:
         fine, notes = replace(problem, models=models, tolerance=_FINE_TOLERANCE), []
         seen = replace(volume, problem=FinelySeen(fine, problem))
         try:
-            finely = self._minimise(seen, found.parameters, "laws, on fine cells")
+            finely = self._minimise(seen, found.parameters, "laws, on fine cells", least=_FINE_LEAST)
         except ConvergenceError as error:
             notes.append(f"the laws are those of coarser cells than is safe: on fine ones {error}")
         else:
@@ -215,8 +217,17 @@ class KineticsSearch:
         *,
         free: Bool | None = None,
         least_decrease: float = 0.0,
+        least: float = LEAST_DECREASE,
     ) -> Minimum:
-        return minimise(problem, start, free=free, least_decrease=least_decrease, what=what, unfinished=self.unfinished)
+        return minimise(
+            problem,
+            start,
+            free=free,
+            least_decrease=least_decrease,
+            least=least,
+            what=what,
+            unfinished=self.unfinished,
+        )
 
     def _from_pieces(self, whole: Problem) -> Parameters:
         """Parameters of whole films from pieces of them.
