@@ -86,7 +86,8 @@ sanitize: | $(VENV)/bin/python
 	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
 	  $(SANITIZED)/bin/python -m pytest tests/mechanics/test_fem_kernels.py tests/mechanics/test_mesh.py \
 	  tests/mechanics/test_multigrid.py tests/mechanics/test_dislocations.py tests/mechanics/test_voxel.py \
-	  tests/phasefield/test_reaction.py tests/phasefield/test_node_grid.py tests/phasefield/test_cahn_hilliard.py
+	  tests/phasefield/test_reaction.py tests/phasefield/test_planar_coherency.py \
+	  tests/phasefield/test_node_grid.py tests/phasefield/test_cahn_hilliard.py
 
 clean:
 	rm -rf $(VENV) build out dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
