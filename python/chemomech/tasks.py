@@ -10,8 +10,9 @@ import pickle
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -87,10 +88,7 @@ def in_threads(
         futures = [pool.submit(function, value, item) for item in items]
         try:
             for future in futures:
-                try:
-                    yield future.result()
-                except EXPECTED as error:
-                    yield error
+                yield _or_error(future.result)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -104,17 +102,27 @@ def in_turn(
 ) -> Generator[Result | Exception, None, None]:
     """`TasksOn` in this thread, for what is itself one of many tasks."""
     for item in items:
-        try:
-            yield function(value, item)
-        except EXPECTED as error:
-            yield error
+        yield _or_error(partial(function, value, item))
+
+
+def successes(results: Generator[Result | Exception, None, None]) -> Generator[Result, None, None]:
+    """The results of tasks; the first error that one gave is raised, and what has not begun is left out."""
+    with closing(results):
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
     """The result, or the error of `EXPECTED` in its place."""
+    with same_sums():
+        return _or_error(partial(function, item))
+
+
+def _or_error(call: Callable[[], Result]) -> Result | Exception:
     try:
-        with same_sums():
-            return function(item)
+        return call()
     except EXPECTED as error:
         return error
 

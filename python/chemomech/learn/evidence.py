@@ -4,13 +4,12 @@ The most probable values of all parameters together are biased where each partic
 Scott 1948): a law under which the data determine ln k and the initial fields sharply leaves them little room, and looks
 no worse for it. Laplace's approximation of the integral over the local parameters adds what is missing to half the
 objective, the volume half ln det H_ll of each particle (Tierney & Kadane 1986). Here its slope stands for it, evaluated
-anew until that no longer moves the laws; adjoints bring it at the price of three Gauss-Newton systems. The sizes of the
+anew until that no longer moves the laws; adjoints bring it at the price of four Gauss-Newton systems. The sizes of the
 priors are those under which the local parameters found, with their uncertainty, are most likely (MacKay 1992).
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -22,7 +21,7 @@ from chemomech.arrays import Float
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
-from chemomech.tasks import Unfinished
+from chemomech.tasks import Unfinished, successes
 
 log = logging.getLogger(__name__)
 
@@ -248,12 +247,8 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
     evaluate = partial(_evidence_of_lengths, arrows=problem.system(parameters)[1], local=parameters.local)
     particles = range(len(problem.models))
     sizes = [model.sizes[0] for model in problem.models]
-    evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
-    with closing(problem.tasks("correlation lengths", evaluate, problem, particles, sizes.__getitem__)) as results:
-        for own in results:
-            if isinstance(own, Exception):
-                raise own
-            evidence += own
+    results = problem.tasks("correlation lengths", evaluate, problem, particles, sizes.__getitem__)
+    evidence = np.sum(list(successes(results)), axis=0)
     best = evidence.max(axis=1)
     log.info(
         "evidence of correlation lengths of ln k: %s",

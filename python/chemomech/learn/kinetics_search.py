@@ -7,7 +7,6 @@ their frames; there the correlation length of ln k is chosen, and the laws are s
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -35,7 +34,7 @@ from chemomech.learn.reaction_model import (
     with_modes_of,
 )
 from chemomech.observe.video import ReactionVideo
-from chemomech.tasks import TasksOn, Unfinished, in_turn
+from chemomech.tasks import TasksOn, Unfinished, in_turn, successes
 
 log = logging.getLogger(__name__)
 
@@ -187,14 +186,9 @@ class KineticsSearch:
         found: Minimum | None = self.unfinished.find(what) if self.unfinished else None
         if found is not None:
             return found
-        minima: list[Minimum] = []
-        indices = range(len(problem.models))
-        evaluate = partial(_particle_under_laws, parameters=start)
-        with closing(self.tasks(what, evaluate, problem, indices, lambda i: problem.models[i].mesh.n_cells)) as results:
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-                minima.append(result)
+        evaluate, indices = partial(_particle_under_laws, parameters=start), range(len(problem.models))
+        cells = [model.mesh.n_cells for model in problem.models]
+        minima = list(successes(self.tasks(what, evaluate, problem, indices, cells.__getitem__)))
         arrows = [each.arrows[0] for each in minima]
         found = Minimum(
             parameters=Parameters(start.shared, tuple(each.parameters.local[0] for each in minima)),
