@@ -50,7 +50,7 @@ def study(noise: float, draws: int) -> dict[str, float]:
         video = read_video(path)
     search = KineticsSearch(video, in_threads, None)
     problem, found, volume = search.laws(*search.whole_films(), None)
-    problem, found, _ = search.to_the_end(problem, found, volume)
+    found = search.to_the_end(problem, found, volume)
     basis, n = search.basis, problem.n_shared
     root = cholesky(found.schur).T  # takes a change of the parameters to standard deviations
 

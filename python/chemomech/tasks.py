@@ -83,12 +83,13 @@ def in_threads(
     items: Sequence[Item],
     cost: Callable[[Item], float],
 ) -> Generator[Result | Exception, None, None]:
-    """`TasksOn` in this process, in the order of the items; the caller sees to the threads of the BLAS."""
+    """`TasksOn` in this process, the costliest items first; the caller sees to the threads of the BLAS."""
     with ThreadPoolExecutor(build_info()["threads"]) as pool:
-        futures = [pool.submit(function, value, item) for item in items]
+        order = sorted(range(len(items)), key=lambda i: -cost(items[i]))
+        futures = {i: pool.submit(function, value, items[i]) for i in order}
         try:
-            for future in futures:
-                yield _or_error(future.result)
+            for i in range(len(items)):
+                yield _or_error(futures[i].result)
         finally:
             pool.shutdown(cancel_futures=True)
 

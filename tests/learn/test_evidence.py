@@ -72,6 +72,10 @@ def test_amplitude_of_hidden_variables_is_found():
     deviation = variance / (variance - 0.3**2) / np.sqrt(2 * 400)
     assert found.reason == CONVERGED
     assert found.parameters.shared[0] == pytest.approx(expected, abs=0.75 * deviation)
+    other = HiddenAmplitude(groups, 0.3)
+    other.volume_gradients = None
+    _, same, _ = marginal_mode(other, held, coarser=lambda _: problem)
+    assert same.parameters.shared[0] == found.parameters.shared[0]
 
 
 class Bent(HiddenAmplitude):

@@ -8,12 +8,12 @@ from scipy import linalg
 
 from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
+from chemomech.learn import kinetics_search
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow, time_left
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
-    FinelySeen,
     Problem,
     build_models,
     law_basis,
@@ -262,17 +262,6 @@ def problem_without(problem):
     return replace(problem, models=[replace(model, coherency=None) for model in problem.models])
 
 
-def test_fine_cells_bring_the_objective_and_coarse_ones_the_matrices(problem, video):
-    start = starting_parameters(problem)
-    fine = replace(problem, models=build_models(video, largest_cell=0.5))
-    value, arrows = FinelySeen(fine, problem).system(start)
-    exact, expected = fine.turned(start, problem.system(start)[1])
-    assert value == exact == pytest.approx(fine.objective(start), rel=1e-12)
-    for one, other, coarse in zip(arrows, expected, problem.system(start)[1], strict=True):
-        np.testing.assert_array_equal(one.gradient_l, other.gradient_l)
-        np.testing.assert_array_equal(one.gram_ll, coarse.gram_ll)
-
-
 def test_other_modes_hold_the_same_ln_k(problem, video):
     """Shorter ones make up longer ones, to the share of the variance that they leave out."""
     short = build_models(video, log_k_length_px=1.0)
@@ -368,14 +357,30 @@ def test_volume_gradients_are_those_of_differences(problem):
     np.testing.assert_allclose(slopes, (4 * near - far) / 3, rtol=2e-3)
 
 
+def test_a_few_of_many_particles(video, monkeypatch):
+    """Those of most half-cycles, evenly from all; none where there are hardly more."""
+    monkeypatch.setattr(kinetics_search, "_FEW", 2)
+    one, other = video.particles.values()
+    many = {f"P{i}": replace(one if i % 2 else other, name=f"P{i}") for i in range(8)}
+    many["P3"] = replace(many["P3"], half_cycles=many["P3"].half_cycles[:1])
+    few = kinetics_search.a_few(replace(video, particles=many))
+    assert list(few.particles) == ["P0", "P4"]
+    assert (
+        kinetics_search.a_few(replace(video, particles={name: many[name] for name in ("P0", "P1", "P2", "P4")})) is None
+    )
+
+
 @pytest.mark.slow
-def test_learns_a_known_law(tmp_path):
-    """Two particles of about 75 pixels at a noise of 0.04: what is learned is wrong by no more than its bands say.
+@pytest.mark.parametrize("few", [4, 1])
+def test_learns_a_known_law(few, tmp_path, monkeypatch):
+    """Three particles of about 75 pixels at a noise of 0.04: what is learned is wrong by no more than its bands say,
+    whether they are searched together or begin under the laws of one.
 
     A 99 % band holds the truth nearly everywhere; errors along c are correlated, hence the margin.
     """
+    monkeypatch.setattr(kinetics_search, "_FEW", few)
     path = tmp_path / "video.h5"
-    truth = write_video(path, [(8, 11), (9, 9)], noise=0.04)
+    truth = write_video(path, [(8, 11), (9, 9), (10, 8)], noise=0.04)
     result = learn_kinetics(read_video(path))
     assert result.rmse == pytest.approx(0.04, rel=0.1)
     c = result.composition

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 UNSETTLED = "the laws had not settled"
 #: Distance of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
-_SETTLED, _MOST_ROUNDS = 0.3, 6
+SETTLED, _MOST_ROUNDS = 0.3, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
 _LONGEST = 8.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
@@ -108,8 +108,10 @@ def marginal_mode(
     problem: P,
     found: Minimum,
     *,
+    coarser: Callable[[P], Integrable] | None = None,
     resized: Callable[[P, Minimum], P] | None = None,
     least_decrease: float = 0.0,
+    settled: float = SETTLED,
     what: str = "",
     unfinished: Unfinished | None = None,
 ) -> tuple[P, Minimum, WithVolume]:
@@ -122,9 +124,11 @@ def marginal_mode(
 
     Parameters
     ----------
-    found : a minimum with the shared parameters held.
+    found : where to begin.
+    coarser : what slopes of the volume are taken of in place of the problem, which costs less.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
     least_decrease : as of `minimise`, for the first round.
+    settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
     Returns
@@ -144,7 +148,8 @@ def marginal_mode(
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        slopes = _slopes(problem, found, f"{round_of}, slopes", unfinished)
+        seen = coarser(problem) if coarser else problem
+        slopes = _slopes(seen, found, coarser is not None, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
         if number == 1:
@@ -157,7 +162,7 @@ def marginal_mode(
             bend = _updated(bend, centre - before, slope - old)
             if what:
                 log.info("%s: laws off by about %.2g standard deviations", round_of, left)
-            if left < _SETTLED:
+            if left < settled:
                 break
             if number > _MOST_ROUNDS:
                 found = replace(found, reason=UNSETTLED)
@@ -183,10 +188,13 @@ def without_bend(found: Minimum, bend: Float) -> Minimum:
     return replace(found, arrows=arrows, schur=found.schur - bend)
 
 
-def _slopes(problem: Integrable, found: Minimum, name: str, unfinished: Unfinished | None) -> Float:
+def _slopes(problem: Integrable, found: Minimum, with_systems: bool, name: str, unfinished: Unfinished | None) -> Float:
+    """Of the volume; `with_systems` with systems of this problem, not those found with another one."""
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
+    if with_systems:  # a direction that those of another problem leave open would count for far too much
+        found = replace(found, arrows=problem.system(found.parameters)[1])
     slopes = volume_slopes(problem, found)
     if unfinished:
         unfinished.keep(name, slopes)

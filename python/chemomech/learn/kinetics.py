@@ -161,9 +161,8 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-    problem, found, notes = search.to_the_end(problem, found, volume)
-    if not settled:
-        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
+    found = search.to_the_end(problem, found, volume)
+    notes = [] if settled else ["the laws had not settled when the search ended, and the bands may be too narrow"]
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
     return _result(video, problem, found, validation, posterior, notes)

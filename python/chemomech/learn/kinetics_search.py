@@ -14,8 +14,17 @@ import numpy as np
 
 from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import CONVERGED, LEAST_DECREASE, Minimum, Objective, Parameters, minimise, solve_arrow
+from chemomech.learn.arrow import (
+    CONVERGED,
+    LEAST_DECREASE,
+    Minimum,
+    Objective,
+    Parameters,
+    minimise,
+    solve_arrow,
+)
 from chemomech.learn.evidence import (
+    SETTLED,
     WithVolume,
     marginal_mode,
     most_likely_length,
@@ -23,11 +32,12 @@ from chemomech.learn.evidence import (
     without_bend,
 )
 from chemomech.learn.reaction_model import (
-    FinelySeen,
+    START_LENGTH_PX,
     LawBasis,
     ParticleModel,
     Problem,
     build_models,
+    first_guesses,
     joined,
     law_basis,
     starting_parameters,
@@ -40,15 +50,17 @@ log = logging.getLogger(__name__)
 
 #: Relative decreases that end a search: one that only has to lead into the valley, and one in it.
 _ROUGH_DECREASE, _DECREASE = 5e-3, 3e-4
-#: Largest cells, in units of sqrt(kappa / (c_s kT)), and the error of a time step: of the first stages, and of the
-#: frames that the last one compares.
+#: Largest cells, in units of sqrt(kappa / (c_s kT)), of the first stages, and the error of their time steps.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 3e-5
-_FINE_CELL, _FINE_TOLERANCE = 0.4, 3e-6
-#: Where that stage ends, as of `minimise`: its matrices are of coarser cells, and promise less than steps bring.
-_FINE_LEAST = 0.1
-#: By how much fine cells may raise half the objective, ln of the odds against them: searches that begin at the minimum
-#: of coarser ones leave about 20 even where fine ones are right.
-_DISBELIEF = 30.0
+#: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
+_VOLUME_CELL = 0.8
+#: So many particles say the laws well enough to start from, where there are more than twice as many.
+_FEW = 4
+#: Where the rounds of these few may end, as of `marginal_mode`.
+_FEW_SETTLED = 1.0
+#: Where the search for laws and all else together ends that leads to where the rounds of `marginal_mode` begin, as of
+#: `minimise`: far from the films slopes of the volume say nothing.
+_NEAR = 10.0
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -74,11 +86,13 @@ class KineticsSearch:
     video : the films.
     tasks : who evaluates them.
     unfinished : keeps every stage, step by step.
+    of : what the names of the stages begin with.
     """
 
     video: ReactionVideo
     tasks: TasksOn
     unfinished: Unfinished | None
+    of: str = ""
 
     @cached_property
     def basis(self) -> LawBasis:
@@ -86,31 +100,44 @@ class KineticsSearch:
         return law_basis(self.video.binodal, self.video.alpha)
 
     def whole_films(self) -> tuple[Problem, Minimum]:
-        """On coarse cells, under the laws that pieces of films say, ln k of its most likely length.
+        """On coarse cells, under held laws: those that pieces of films say, or of many particles those of a few.
 
         Raises
         ------
         ConvergenceError : no starting point was found at which the reaction can be followed.
         """
-        coarse = self._rough(build_models(self.video, largest_cell=_COARSE_CELL))
-        held = "whole films, laws held"
-        try:
-            found = self._held(coarse, self._from_pieces(coarse), held)
-        except ConvergenceError:  # what the pieces say cannot be followed through whole films
-            found = self._held(coarse, starting_parameters(coarse), f"{held}, from the first frames")
-        shortest = build_models(self.video, log_k_length_px=_SHORTEST_PX, largest_cell=_COARSE_CELL)
-        length = coarse.models[0].log_k_length_px
+        few = a_few(self.video)
+        return self._under_laws_of_pieces() if few is None else self._under_laws_of(few)
+
+    def _under_laws_of_pieces(self) -> tuple[Problem, Minimum]:
+        """ln k of its most likely length."""
+        coarse = self._rough(START_LENGTH_PX)
+        found = self._joined(self._pieces_and_laws(), coarse)
+        shortest = self._rough(_SHORTEST_PX)
+        length = START_LENGTH_PX
         for number in range(1, _MOST_LENGTHS + 1):
-            short = with_modes_of(shortest, coarse.models, found.parameters)
-            before, length = length, most_likely_length(replace(coarse, models=shortest), short)
+            short = with_modes_of(shortest.models, coarse.models, found.parameters)
+            before, length = length, most_likely_length(shortest, short)
             if length == before:
                 break
-            models = build_models(self.video, log_k_length_px=length, largest_cell=_COARSE_CELL)
-            start, coarse = with_modes_of(models, coarse.models, found.parameters), replace(coarse, models=models)
-            found = self._held(coarse, start, f"{held}, length {number}")
+            other = self._rough(length)
+            start, coarse = with_modes_of(other.models, coarse.models, found.parameters), other
+            found = self._held(coarse, start, f"whole films, laws held, length {number}")
         return coarse, found
 
-    def laws(self, coarse: Problem, found: Minimum, rho: float | None) -> tuple[Problem, Minimum, WithVolume]:
+    def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum]:
+        """Laws and priors are those that the few particles say when searched to where their laws settle."""
+        search = replace(self, video=few, of="a few particles, ")
+        fine, found, _ = search.laws(*search.whole_films(), None, settled=_FEW_SETTLED)
+        length = fine.models[0].log_k_length_px
+        pieces = self._rough(length, pieces=True)
+        start = Parameters(found.parameters.shared, first_guesses(pieces))
+        coarse = replace(self._rough(length), rho=fine.rho, initial_size=fine.initial_size)
+        return coarse, self._joined((pieces, self._held(pieces, start, "pieces of films, laws held")), coarse)
+
+    def laws(
+        self, coarse: Problem, found: Minimum, rho: float | None, *, settled: float = SETTLED
+    ) -> tuple[Problem, Minimum, WithVolume]:
         """As `marginal_mode`: on cells fine enough, from what was found on coarse ones.
 
         Parameters
@@ -123,43 +150,25 @@ class KineticsSearch:
             return replace(problem, rho=likely if rho is None else rho, initial_size=size)
 
         length = coarse.models[0].log_k_length_px
-        whole = self._problem(build_models(self.video, log_k_length_px=length))
-        found = self._held(whole, found.parameters, "whole films, finer cells")
+        fine = self._problem(build_models(self.video, log_k_length_px=length))
+        fine = replace(fine, rho=coarse.rho, initial_size=coarse.initial_size)
+        found = self._held(fine, found.parameters, "whole films, finer cells")
+        coarser = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
         return marginal_mode(
-            whole,
-            found,
+            fine,
+            self._minimise(fine, found.parameters, "laws and all else", least=_NEAR),
+            coarser=lambda problem: replace(problem, models=coarser),
             resized=resized,
             least_decrease=_DECREASE,
-            what="laws, the rest integrated out",
+            settled=settled,
+            what=f"{self.of}laws, the rest integrated out",
             unfinished=self.unfinished,
         )
 
-    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> tuple[Problem, Minimum, list[str]]:
-        """The minimum of misfit and model of the volume, to less than a standard deviation, as fine cells see it.
-
-        Fine cells are believed unless the films speak clearly against them: synthetic ones may have been made on
-        coarser cells themselves.
-
-        Returns
-        -------
-        problem : on fine cells, or the one given where these are not believed or the reaction cannot be followed there.
-        found : the minimum.
-        notes : what a reader should know of it.
-        """
+    def to_the_end(self, problem: Problem, found: Minimum, volume: WithVolume) -> Minimum:
+        """The minimum of misfit and model of the volume, to less than a standard deviation."""
         found = self._minimise(replace(volume, problem=problem), found.parameters, "laws, to the end")
-        models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_FINE_CELL)
-        fine, notes = replace(problem, models=models, tolerance=_FINE_TOLERANCE), []
-        seen = replace(volume, problem=FinelySeen(fine, problem))
-        try:
-            finely = self._minimise(seen, found.parameters, "laws, on fine cells", least=_FINE_LEAST)
-        except ConvergenceError as error:
-            notes.append(f"the laws are those of coarser cells than is safe: on fine ones {error}")
-        else:
-            if finely.objective < found.objective + _DISBELIEF:
-                problem, found = fine, finely
-            else:
-                log.info("fine cells leave more of the frames unexplained, and are not followed")
-        return problem, without_bend(found, volume.bend), notes
+        return without_bend(found, volume.bend)
 
     @property
     def _no_law(self) -> Bool:
@@ -178,11 +187,13 @@ class KineticsSearch:
             tasks=self.tasks,
         )
 
-    def _rough(self, models: Sequence[ParticleModel]) -> Problem:
+    def _rough(self, length_px: float, *, pieces: bool = False, cell: float = _COARSE_CELL) -> Problem:
+        models = build_models(self.video, log_k_length_px=length_px, pieces=pieces, largest_cell=cell)
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
 
     def _held(self, problem: Problem, start: Parameters, what: str) -> Minimum:
         """The minimum under the laws of the start, where particles have nothing to do with each other: one by one."""
+        what = f"{self.of}{what}"
         found: Minimum | None = self.unfinished.find(what) if self.unfinished else None
         if found is not None:
             return found
@@ -219,20 +230,39 @@ class KineticsSearch:
             free=free,
             least_decrease=least_decrease,
             least=least,
-            what=what,
+            what=f"{self.of}{what}",
             unfinished=self.unfinished,
         )
 
-    def _from_pieces(self, whole: Problem) -> Parameters:
-        """Parameters of whole films from pieces of them.
+    def _pieces_and_laws(self) -> tuple[Problem, Minimum]:
+        """Pieces of films, and what they say of the laws.
 
-        Pieces start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held, and of
+        They start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held, and of
         ln j0 no more is asked than a parabola.
         """
-        pieces = self._rough(build_models(self.video, pieces=True, largest_cell=_COARSE_CELL))
+        pieces = self._rough(START_LENGTH_PX, pieces=True)
         free, n_mu = self._no_law, self.basis.mu_modes.shape[1]
         free[n_mu : n_mu + _PIECES_LOG_J0] = True
-        found = self._minimise(
-            pieces, starting_parameters(pieces), "pieces of films", free=free, least_decrease=_ROUGH_DECREASE
-        )
-        return joined(pieces, whole, found.parameters)
+        start = starting_parameters(pieces)
+        found = self._minimise(pieces, start, "pieces of films", free=free, least_decrease=_ROUGH_DECREASE)
+        return pieces, found
+
+    def _joined(self, cut: tuple[Problem, Minimum], whole: Problem) -> Minimum:
+        """Whole films under the laws of their pieces."""
+        pieces, found = cut
+        held = "whole films, laws held"
+        try:
+            return self._held(whole, joined(pieces, whole, found.parameters), held)
+        except ConvergenceError:  # what the pieces say cannot be followed through whole films
+            return self._held(whole, starting_parameters(whole), f"{held}, from the first frames")
+
+
+def a_few(video: ReactionVideo) -> ReactionVideo | None:
+    """Some of the particles, those of most half-cycles, where there are many."""
+    particles = video.particles
+    if len(particles) <= 2 * _FEW:
+        return None
+    most = max(len(each.half_cycles) for each in particles.values())
+    names = [name for name, each in particles.items() if len(each.half_cycles) == most]
+    chosen = {names[i * len(names) // _FEW] for i in range(_FEW)}
+    return replace(video, particles={name: each for name, each in particles.items() if name in chosen})

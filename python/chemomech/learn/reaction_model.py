@@ -42,7 +42,7 @@ from chemomech.tasks import Result, TasksOn, in_threads
 MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out
 #: moves frames by more than their noise.
-_LOG_K_LENGTH_PX = 2.0
+START_LENGTH_PX = 2.0
 LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
@@ -64,6 +64,8 @@ _GUESS_RANGE = (0.03, 0.97)
 TOLERANCE = 1e-5
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
+#: And those of second derivatives: slopes of the volume are then right to a hundredth of a standard deviation.
+_VOLUME_TOLERANCE = 1e-4
 #: Parameters that make the reaction harder to follow than this are no candidates: time steps at a tolerance, which grow
 #: less than as its inverse root.
 _MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 3000, 400, 3e-5
@@ -262,7 +264,7 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
 def build_models(
     video: ReactionVideo,
     *,
-    log_k_length_px: float = _LOG_K_LENGTH_PX,
+    log_k_length_px: float = START_LENGTH_PX,
     pieces: bool = False,
     largest_cell: float = LARGEST_CELL,
 ) -> list[ParticleModel]:
@@ -559,7 +561,9 @@ class Problem:
         columns = trajectory.sensitivities(*bases, threads=False)[:, :, -len(own) :]
         weights = columns.reshape(-1, len(own)) @ (inverses[index][np.ix_(own, own)] / self.noise**2)
         weights = weights.reshape(columns.shape)
-        mu, log_j0, log_k, initial, rate, along_initial = trajectory.adjoint_of_sensitivities(weights, *bases)
+        mu, log_j0, log_k, initial, rate, along_initial = trajectory.adjoint_of_sensitivities(
+            weights, *bases, tolerance=_VOLUME_TOLERANCE
+        )
         # The directions of c0 turn with it: d c0 (1 - c0) = (1 - 2 c0) dc0.
         initial += (1 - 2 * c0) * np.sum(along_initial * model.films[film].initial_modes, axis=1)
         return self._along_parameters(at, c0, (mu, log_j0, log_k, initial, rate))
@@ -585,34 +589,6 @@ class Problem:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class FinelySeen:
-    """The objective and gradients of a problem on fine cells, with the matrices of the same on coarser ones.
-
-    Steps need derivatives less than the misfit needs the cells.
-    """
-
-    fine: Problem
-    coarse: Problem
-
-    @property
-    def n_shared(self) -> int:
-        """Number of global parameters."""
-        return self.fine.n_shared
-
-    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
-        """Half the objective; infinite where it is not `below`, or the reaction cannot be followed."""
-        return self.fine.objective(parameters, below)
-
-    def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
-        """Half the objective and the systems of all particles, or ConvergenceError."""
-        return self.fine.turned(parameters, self.coarse.system(parameters)[1])
-
-    def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
-        """Half the objective and the given systems with the gradients at these parameters, or ConvergenceError."""
-        return self.fine.turned(parameters, arrows)
-
-
 def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
     """Parameters of models with other modes of ln k, those that come closest to the ln k given."""
     local = []
@@ -625,10 +601,7 @@ def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleMode
 
 def starting_parameters(problem: Problem) -> Parameters:
     """Uniform k, the initial fields of the first frames, and the constant exchange current that fits best."""
-    local = tuple(
-        np.concatenate([np.zeros(model.sizes[0]), *(from_first_frame(film, model) for film in model.films)])
-        for model in problem.models
-    )
+    local = first_guesses(problem)
     films = [film for model in problem.models for film in model.films]
     mean_rate = np.mean([np.abs(film.rate_modes @ film.rate_guess).mean() for film in films])
     best = None
@@ -641,6 +614,14 @@ def starting_parameters(problem: Problem) -> Parameters:
             best = (value, parameters)
     assert best is not None
     return best[1]
+
+
+def first_guesses(problem: Problem) -> tuple[Float, ...]:
+    """Local parameters of uniform k and the initial fields of the first frames."""
+    return tuple(
+        np.concatenate([np.zeros(model.sizes[0]), *(from_first_frame(film, model) for film in model.films)])
+        for model in problem.models
+    )
 
 
 def from_first_frame(film: Film, model: ParticleModel) -> Float:

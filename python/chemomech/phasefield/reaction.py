@@ -26,7 +26,7 @@ from chemomech.arrays import Bool, Float, Int32, require_shape
 from chemomech.errors import ConvergenceError, InputError
 
 #: Largest cell in units of sqrt(kappa / (c_s kT)), the scale of the interface.
-LARGEST_CELL = 0.8
+LARGEST_CELL = 0.6
 _LEAST_REFINEMENT = 2
 
 
