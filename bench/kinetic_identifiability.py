@@ -10,7 +10,6 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -49,15 +48,14 @@ def study(noise: float, draws: int) -> dict[str, float]:
             file.visititems(lambda name, data: clip(data) if name.endswith("li_fraction") else None)
         video = read_video(path)
     search = KineticsSearch(video, in_threads, None)
-    problem, found, volume = search.laws(*search.whole_films(), None)
-    found = search.to_the_end(problem, found, volume)
+    problem, found, volume = search.laws(*search.beginning(), None)
     basis, n = search.basis, problem.n_shared
     root = cholesky(found.schur).T  # takes a change of the parameters to standard deviations
 
     def distance(shared):
         return float(np.sqrt(np.mean((root @ (shared - found.parameters.shared)) ** 2)))
 
-    ends = [distance(end.parameters.shared) for end in restart(replace(volume, problem=problem), found, SPREAD, STARTS)]
+    ends = [distance(end.parameters.shared) for end in restart(volume, found, SPREAD, STARTS)]
     mu, log_j0 = basis.mu_design(COMPOSITION), basis.log_j0_design(COMPOSITION)
     log_j0 = log_j0 - log_j0.mean(axis=0)  # the shape: the size goes with the mean of ln k
     law = basis.law(found.parameters.shared)

@@ -1,4 +1,4 @@
-"""Independent pieces of work: done one after the other here, on many processes by `parallel.ranks`.
+"""Independent pieces of work: done one after the other or in threads here, on many processes by `parallel.ranks`.
 
 A result depends on its item alone, and results come in the order of the items, so it makes no difference who did what.
 """
@@ -83,13 +83,12 @@ def in_threads(
     items: Sequence[Item],
     cost: Callable[[Item], float],
 ) -> Generator[Result | Exception, None, None]:
-    """`TasksOn` in this process, the costliest items first; the caller sees to the threads of the BLAS."""
+    """`TasksOn` in this process, in the order of the items; the caller sees to the threads of the BLAS."""
     with ThreadPoolExecutor(build_info()["threads"]) as pool:
-        order = sorted(range(len(items)), key=lambda i: -cost(items[i]))
-        futures = {i: pool.submit(function, value, items[i]) for i in order}
+        futures = [pool.submit(function, value, item) for item in items]
         try:
-            for i in range(len(items)):
-                yield _or_error(futures[i].result)
+            for future in futures:
+                yield _or_error(future.result)
         finally:
             pool.shutdown(cancel_futures=True)
 

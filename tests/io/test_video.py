@@ -177,6 +177,7 @@ def test_stress_and_held_edges_are_read(path):
     ("key", "value", "message"),
     [
         ("misfit_strain", [0.1, 0.2], "misfit_strain must hold 3 finite numbers"),
+        ("stiffness_GPa", "lfp.toml", "stiffness_GPa must hold 6 x 6 finite numbers, got 'lfp.toml'"),
         ("stiffness_GPa", -np.eye(6), "stiffness_GPa must be symmetric and positive definite"),
     ],
 )

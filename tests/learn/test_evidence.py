@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
 from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, moved, volume_slopes
@@ -50,10 +51,10 @@ class HiddenAmplitude:
             replace(a, gradient_g=b.gradient_g, gradient_l=b.gradient_l) for a, b in zip(arrows, here, strict=True)
         ]
 
-    def volume_gradients(self, parameters, arrows):
+    def volume_gradients(self, parameters, arrows, particles):
         """Of half n ln(1 + size), size = (exp(s) / noise)^2."""
         size = (np.exp(parameters.shared[0]) / self.noise) ** 2
-        return [(np.array([len(y) * size / (1 + size)]), np.zeros(len(y))) for y in self.groups]
+        return [(np.array([len(y) * size / (1 + size)]), np.zeros(len(y))) for y in (self.groups[i] for i in particles)]
 
 
 def test_amplitude_of_hidden_variables_is_found():
@@ -72,10 +73,6 @@ def test_amplitude_of_hidden_variables_is_found():
     deviation = variance / (variance - 0.3**2) / np.sqrt(2 * 400)
     assert found.reason == CONVERGED
     assert found.parameters.shared[0] == pytest.approx(expected, abs=0.75 * deviation)
-    other = HiddenAmplitude(groups, 0.3)
-    other.volume_gradients = None
-    _, same, _ = marginal_mode(other, held, coarser=lambda _: problem)
-    assert same.parameters.shared[0] == found.parameters.shared[0]
 
 
 class Bent(HiddenAmplitude):
@@ -98,9 +95,9 @@ class Bent(HiddenAmplitude):
             )
         return 0.0, arrows
 
-    def volume_gradients(self, parameters, arrows):
+    def volume_gradients(self, parameters, arrows, particles):
         gradients, size = [], np.exp(parameters.shared[0]) / self.noise
-        for own in parameters.local:
+        for own in (parameters.local[i] for i in particles):
             square = (size * (1 + own / 2)) ** 2
             gradients.append((np.array([np.sum(square / (1 + square))]), square / (1 + square) / (2 + own)))
         return gradients
@@ -119,7 +116,34 @@ def test_slopes_of_the_volume_follow_the_local_parameters():
         return np.array([np.linalg.slogdet(arrow.gram_ll)[1] / 2 for arrow in arrows])
 
     expected = (volume(1e-4) - volume(-1e-4)) / 2e-4
-    np.testing.assert_allclose(volume_slopes(problem, found)[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(volume_slopes(problem, found, (0, 1))[:, 0], expected, rtol=1e-6)
+
+
+def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
+    """The problems differ in their noise, and so do their systems and the volumes; one that cannot be followed, or
+    stands at a cliff, leaves the slopes to the problem itself.
+    """
+    random = np.random.default_rng(0)
+    groups = [random.standard_normal(n) for n in (5, 7)]
+    problem, cheaper = HiddenAmplitude(groups, 0.3), Bent(groups, 0.5)
+    start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
+    held = minimise(problem, start, free=np.array([False]))
+    _, found, volume = marginal_mode(problem, held, cheaper=lambda _: cheaper)
+    own = replace(found, arrows=cheaper.system(found.parameters)[1])
+    np.testing.assert_array_equal(volume.slopes, volume_slopes(cheaper, own, (0, 1)))
+
+    class Lost(Bent):
+        def system(self, parameters):
+            raise ConvergenceError("the reaction", iterations=1, residual=1.0, tolerance=0.1)
+
+    class AtACliff(Bent):
+        def volume_gradients(self, parameters, arrows, particles):
+            return [(1e3 * shared, local) for shared, local in super().volume_gradients(parameters, arrows, particles)]
+
+    _, plain, _ = marginal_mode(problem, held)
+    for strange in (Lost(groups, 0.5), AtACliff(groups, 0.5)):
+        _, same, _ = marginal_mode(problem, held, cheaper=lambda _, strange=strange: strange)
+        assert same.parameters.shared[0] == plain.parameters.shared[0]
 
 
 class Interrupted(HiddenAmplitude):

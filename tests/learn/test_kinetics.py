@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from chemomech.errors import ConvergenceError
+from chemomech.errors import ConvergenceError, InputError
 from chemomech.io.video import read_video
 from chemomech.learn import kinetics_search
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow, time_left
-from chemomech.learn.kinetics import learn_kinetics
+from chemomech.learn.kinetics import KineticsSettings, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
@@ -351,28 +351,36 @@ def test_volume_gradients_are_those_of_differences(problem):
             halves.append(np.linalg.slogdet(gram)[1] / 2)
         return np.array(halves)
 
-    gradients = exact.volume_gradients(start, exact.system(start)[1])
+    gradients = exact.volume_gradients(start, exact.system(start)[1], (0, 1))
     slopes = np.array([g @ shared + own @ along for (g, own), along in zip(gradients, local, strict=True)])
+    ((alone, _),) = exact.volume_gradients(start, exact.system(start)[1], (1,))
+    np.testing.assert_array_equal(alone, gradients[1][0])
     near, far = ((volume(h) - volume(-h)) / (2 * h) for h in (0.0025, 0.005))
     np.testing.assert_allclose(slopes, (4 * near - far) / 3, rtol=2e-3)
 
 
+def test_samples_without_a_sampler_are_refused_at_once(video, monkeypatch):
+    monkeypatch.setattr("chemomech.learn.posterior.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"nutpie is missing; pip install 'chemomech\[sampling\]' brings it"):
+        learn_kinetics(video, KineticsSettings(posterior_samples=10))
+
+
 def test_a_few_of_many_particles(video, monkeypatch):
-    """Those of most half-cycles, evenly from all; none where there are hardly more."""
+    """Those of most half-cycles, as many as are asked for, evenly from all; none where there are hardly more."""
     monkeypatch.setattr(kinetics_search, "_FEW", 2)
     one, other = video.particles.values()
     many = {f"P{i}": replace(one if i % 2 else other, name=f"P{i}") for i in range(8)}
     many["P3"] = replace(many["P3"], half_cycles=many["P3"].half_cycles[:1])
     few = kinetics_search.a_few(replace(video, particles=many))
     assert list(few.particles) == ["P0", "P4"]
-    assert (
-        kinetics_search.a_few(replace(video, particles={name: many[name] for name in ("P0", "P1", "P2", "P4")})) is None
-    )
+    assert kinetics_search.a_few(replace(video, particles={name: many[name] for name in list(many)[:4]})) is None
+    short = {name: replace(each, half_cycles=each.half_cycles[:1]) for name, each in many.items()}
+    assert list(kinetics_search.a_few(replace(video, particles=short | {"P5": many["P5"]})).particles) == ["P0", "P4"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("few", [4, 1])
-def test_learns_a_known_law(few, tmp_path, monkeypatch):
+def test_learns_a_known_law(few, tmp_path, monkeypatch, caplog):
     """Three particles of about 75 pixels at a noise of 0.04: what is learned is wrong by no more than its bands say,
     whether they are searched together or begin under the laws of one.
 
@@ -381,7 +389,9 @@ def test_learns_a_known_law(few, tmp_path, monkeypatch):
     monkeypatch.setattr(kinetics_search, "_FEW", few)
     path = tmp_path / "video.h5"
     truth = write_video(path, [(8, 11), (9, 9), (10, 8)], noise=0.04)
-    result = learn_kinetics(read_video(path))
+    with caplog.at_level("INFO"):
+        result = learn_kinetics(read_video(path))
+    assert ("a few particles" in caplog.text) == (few == 1)
     assert result.rmse == pytest.approx(0.04, rel=0.1)
     c = result.composition
     middle = (c > 0.1) & (c < 0.9)

@@ -154,7 +154,10 @@ def _coherency(file: h5py.File, energy_density_GPa: float, path: Path) -> Cohere
 def _matrix(file: h5py.File, key: str, shape: tuple[int, ...], default: Float, path: Path) -> Float:
     if key not in file.attrs:
         return default
-    values = np.asarray(file.attrs[key], dtype=np.float64)
+    values = np.asarray(file.attrs[key])
+    wanted = f"{path}: /: {key} must hold {' x '.join(map(str, shape))} finite numbers"
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{wanted}, got {file.attrs[key]!r}")
     if values.shape != shape or not np.isfinite(values).all():
-        raise InputError(f"{path}: /: {key} must hold {' x '.join(map(str, shape))} finite numbers, got {values.shape}")
-    return values
+        raise InputError(f"{wanted}, got {values.shape}")
+    return values.astype(np.float64)

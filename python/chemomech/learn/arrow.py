@@ -110,6 +110,12 @@ def solve_arrow(arrows: Sequence[Arrow], damping: float, free: Bool) -> tuple[Fl
     return shared, [-towards_r - towards_g @ shared for towards_g, towards_r in eliminated], schur
 
 
+def promised_by_shared(arrows: Sequence[Arrow]) -> float:
+    """By how much the shared parameters, the local ones following, promise to lower half the sum."""
+    shared, _, schur = solve_arrow(arrows, 0.0, np.ones(len(arrows[0].gradient_g), dtype=bool))
+    return float(shared @ schur @ shared) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Minimum:
     """Where a search ended.

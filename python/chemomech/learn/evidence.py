@@ -18,6 +18,7 @@ import numpy as np
 from scipy import linalg
 
 from chemomech.arrays import Float
+from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
@@ -30,6 +31,9 @@ UNSETTLED = "the laws had not settled"
 SETTLED, _MOST_ROUNDS = 0.3, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
 _LONGEST = 8.0
+#: Longest slope of a particle's volume, in standard deviations of what a particle says, that is believed of a cheaper
+#: problem: on cells on which it has not been followed before a reaction can stand at a cliff.
+_CREDIBLE = 20.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
 #: Correlation lengths of ln k (pixels) and regularisations tried.
@@ -42,8 +46,10 @@ _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 class Integrable(Objective, Protocol):
     """An objective of which the volume's slopes are known."""
 
-    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
-        """Gradients of each particle's half ln det gram_ll where these are the systems, shared and local.
+    def volume_gradients(
+        self, parameters: Parameters, arrows: Sequence[Arrow], particles: Sequence[int]
+    ) -> list[tuple[Float, Float]]:
+        """Gradients of half ln det gram_ll of particles where these are the systems, shared and local.
 
         Raises
         ------
@@ -108,9 +114,8 @@ def marginal_mode(
     problem: P,
     found: Minimum,
     *,
-    coarser: Callable[[P], Integrable] | None = None,
+    cheaper: Callable[[P], Integrable] | None = None,
     resized: Callable[[P, Minimum], P] | None = None,
-    least_decrease: float = 0.0,
     settled: float = SETTLED,
     what: str = "",
     unfinished: Unfinished | None = None,
@@ -119,15 +124,15 @@ def marginal_mode(
 
     In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
     minimised. The model's bend begins with a part of the objective's, so that steps stay short of what is not known,
-    and learns from the slopes of round after round (BFGS). To start from the minimum of the objective alone would be a
-    detour: the laws that it favours can be far away.
+    and learns from the slopes of round after round (BFGS). They begin near the films, but not at the minimum of the
+    objective alone: the laws that it favours can be far away.
 
     Parameters
     ----------
     found : where to begin.
-    coarser : what slopes of the volume are taken of in place of the problem, which costs less.
+    cheaper : gives what slopes of the volume are taken of in place of a problem, at less cost; where it cannot be
+        followed they are those of the problem.
     resized : the problem with the priors that a minimum makes most likely; called in each round.
-    least_decrease : as of `minimise`, for the first round.
     settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
@@ -148,8 +153,7 @@ def marginal_mode(
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        seen = coarser(problem) if coarser else problem
-        slopes = _slopes(seen, found, coarser is not None, f"{round_of}, slopes", unfinished)
+        slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
         if number == 1:
@@ -171,13 +175,7 @@ def marginal_mode(
             problem = resized(problem, found)
         before, old = centre, slope
         model, added = WithVolume(problem, centre, slopes, bend), bend
-        found = minimise(
-            model,
-            found.parameters,
-            least_decrease=least_decrease if number == 1 else 0.0,
-            what=round_of,
-            unfinished=unfinished,
-        )
+        found = minimise(model, found.parameters, what=round_of, unfinished=unfinished)
     return problem, without_bend(found, added), WithVolume(problem, centre, slopes, bend)
 
 
@@ -188,14 +186,23 @@ def without_bend(found: Minimum, bend: Float) -> Minimum:
     return replace(found, arrows=arrows, schur=found.schur - bend)
 
 
-def _slopes(problem: Integrable, found: Minimum, with_systems: bool, name: str, unfinished: Unfinished | None) -> Float:
-    """Of the volume; `with_systems` with systems of this problem, not those found with another one."""
+def _slopes(
+    problem: Integrable, cheaper: Integrable | None, found: Minimum, name: str, unfinished: Unfinished | None
+) -> Float:
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
-    if with_systems:  # a direction that those of another problem leave open would count for far too much
-        found = replace(found, arrows=problem.system(found.parameters)[1])
-    slopes = volume_slopes(problem, found)
+    slopes, strange = np.zeros((len(found.arrows), problem.n_shared)), list(range(len(found.arrows)))
+    if cheaper:
+        try:  # with systems of its own: directions that those of another problem leave open would count for too much
+            slopes = volume_slopes(cheaper, replace(found, arrows=cheaper.system(found.parameters)[1]), strange)
+        except ConvergenceError as error:
+            log.info("%s: of the problem itself, as %s", name, error)
+        else:
+            square = len(slopes) * np.sum(slopes * linalg.solve(found.schur, slopes.T, assume_a="pos").T, axis=1)
+            strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
+    if strange:
+        slopes[strange] = volume_slopes(problem, found, strange)
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
@@ -213,18 +220,19 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
     return np.asarray(bend - np.outer(along, along) / full + np.outer(turn, turn) / short)
 
 
-def volume_slopes(problem: Integrable, found: Minimum) -> Float:
+def volume_slopes(problem: Integrable, found: Minimum, particles: Sequence[int]) -> Float:
     """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
-    gradients = problem.volume_gradients(found.parameters, found.arrows)
+    gradients = problem.volume_gradients(found.parameters, found.arrows, particles)
+    arrows = [found.arrows[index] for index in particles]
     return np.array(
         [
             shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos")
-            for arrow, (shared, local) in zip(found.arrows, gradients, strict=True)
+            for arrow, (shared, local) in zip(arrows, gradients, strict=True)
         ]
     )
 

@@ -22,7 +22,7 @@ from chemomech.learn.arrow import CONVERGED, Minimum, deviation
 from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
-from chemomech.learn.posterior import PosteriorSamples, sample_posterior
+from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
 from chemomech.learn.reaction_model import Problem
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
@@ -91,7 +91,7 @@ class KineticsResult:
     posterior : samples; None unless asked for.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
-    log_k_length_px : its correlation length, the most likely one.
+    log_k_length_px : its correlation length, the most likely one, of many particles that of a few.
     reason, iterations : why the last stage of the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
@@ -137,8 +137,8 @@ def learn_kinetics(
 
     Raises
     ------
-    InputError : no particle has the two half-cycles that k-fold validation needs.
-    ConvergenceError : no starting point was found at which the reaction can be followed.
+    InputError : no particle has the two half-cycles that k-fold validation needs, or what draws samples is missing.
+    ConvergenceError : the reaction cannot be followed under any laws that were tried to start from.
 
     >>> result = learn_kinetics(read_video("video.h5"))
     >>> result.law.exchange_current(np.array([0.5]))
@@ -147,6 +147,8 @@ def learn_kinetics(
     settings = settings or KineticsSettings()
     if settings.rho_2 == "k-fold" and all(len(each.half_cycles) < 2 for each in video.particles.values()):
         raise InputError('rho_2 = "k-fold" needs a particle with two half-cycles; give a number or "evidence"')
+    if settings.posterior_samples:
+        require_sampler()
     kept = Unfinished(unfinished, (video, settings)) if unfinished else None
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
@@ -156,13 +158,15 @@ def learn_kinetics(
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, volume = search.laws(*search.whole_films(), rho)
-    settled, validation = found.reason != UNSETTLED, None
+    problem, found, volume = search.laws(*search.beginning(), rho)
+    notes = []
+    if found.reason == UNSETTLED:
+        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
+    validation = None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-    found = search.to_the_end(problem, found, volume)
-    notes = [] if settled else ["the laws had not settled when the search ended, and the bands may be too narrow"]
+        found = search.again(found, replace(volume, problem=problem))
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
     return _result(video, problem, found, validation, posterior, notes)

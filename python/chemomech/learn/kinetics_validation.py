@@ -14,7 +14,7 @@ from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
 from chemomech.learn.evidence import moved
 from chemomech.learn.reaction_model import Problem, from_first_frame
-from chemomech.tasks import Unfinished, in_threads
+from chemomech.tasks import Unfinished, in_turn, successes
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ def cross_validate(
     }
     fit = partial(_fold, parameters=found.parameters, rhos=rhos, unfinished=unfinished)
     fitted = problem.tasks("folds", fit, problem, folds, lambda fold: problem.models[fold[0]].mesh.n_cells)
-    for j, ((index, film), fold) in enumerate(zip(folds, fitted, strict=True)):
-        if isinstance(fold, Exception):
-            raise fold
+    for j, ((index, film), fold) in enumerate(zip(folds, successes(fitted), strict=True)):
         name = problem.models[index].particle.name
         left_out[:, j], training[:, j], log_k[name][:, film] = fold
         log.info("left out %s, half-cycle %s", name, problem.models[index].films[film].half_cycle.name)
@@ -118,7 +116,7 @@ def _fold(
     fitted = Parameters(parameters.shared, (parameters.local[index],))
     left_out, training, log_k = np.zeros(len(rhos)), np.zeros(len(rhos)), np.zeros((len(rhos), len(model.log_k_modes)))
     for i, rho in enumerate(rhos):
-        own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_threads)
+        own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_turn)
         fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
         # Its own parameters were left to their prior alone; those found with all films would know its later frames.

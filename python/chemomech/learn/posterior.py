@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from scipy import linalg
@@ -72,6 +73,13 @@ class Whitened:
         )
 
 
+def require_sampler() -> None:
+    """Raise InputError where nutpie or arviz is not installed."""
+    for name in ("nutpie", "arviz"):
+        if find_spec(name) is None:
+            raise InputError(f"{name} is missing; pip install 'chemomech[sampling]' brings it")
+
+
 def sample_posterior(
     problem: Problem, found: Minimum, *, draws: int, tune: int = 100, chains: int = 2, seed: int = 0
 ) -> PosteriorSamples:
@@ -81,12 +89,11 @@ def sample_posterior(
     ------
     InputError : nutpie or arviz is not installed.
     """
-    try:
-        import arviz
-        import nutpie
-        from nutpie.compiled_pyfunc import from_pyfunc
-    except ImportError as error:
-        raise InputError(f"{error.name} is missing; pip install 'chemomech[sampling]' brings it") from error
+    require_sampler()
+    import arviz
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
     whitened = Whitened(found)
 
     def log_density(y: Float) -> tuple[float, Float]:

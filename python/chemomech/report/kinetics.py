@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chemomech.learn.arrow import CONVERGED
 from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
 from chemomech.learn.kinetics_validation import CrossValidation
 from chemomech.observe.video import FilmedParticle, HalfCycle
@@ -49,7 +50,9 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             result=result,
             n_pixels=sum(len(each.log_k) for each in result.particles.values()),
             n_films=sum(len(each.particle.half_cycles) for each in result.particles.values()),
-            peak=f"{result.composition[int(result.log_j0.argmax())]:.2f}",
+            peak=result.composition[int(result.log_j0.argmax())],
+            converged=CONVERGED,
+            peaks=_where_it_may_be_largest(result),
             j0_figure=gallery.add_axes(plot_exchange_current(result), "j0", "Exchange current against composition."),
             mu_figure=gallery.add_axes(
                 plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
@@ -73,6 +76,13 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             provenance=[tables.input_table(inputs), tables.version_table()],
         )
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _where_it_may_be_largest(result: KineticsResult) -> tuple[float, float]:
+    """Lowest and highest composition at which the band of j0 reaches the highest of its lower edges."""
+    low, high = result.log_j0 - result.log_j0_half_width, result.log_j0 + result.log_j0_half_width
+    possible = result.composition[high >= low.max()]
+    return float(possible[0]), float(possible[-1])
 
 
 @rc_context(STYLE)
