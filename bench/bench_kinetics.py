@@ -46,7 +46,7 @@ def make_particle(ny, nx):
     """The mesh, ln k and initial composition."""
     y, x = np.mgrid[-1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
     mask = x**2 + y**2 < 1.02
-    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2)
+    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2, 3)
     row, column = np.argwhere(mask).T
     log_k = 0.5 * np.sin(0.9 * row) * np.cos(0.6 * column + 0.2 * row)
     y, x = mesh.position_px.T

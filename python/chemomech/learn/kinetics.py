@@ -244,6 +244,6 @@ def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
             f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
             "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
         )
-    if found.reason != CONVERGED:
+    if found.reason not in (CONVERGED, UNSETTLED):
         notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
     return notes

@@ -61,9 +61,10 @@ _VOLUME_CELL = 0.8
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
 _FEW_SETTLED = 1.0
-#: By how much the laws may promise to lower half the objective where the rounds of `marginal_mode` begin: far from the
-#: films slopes of the volume say nothing.
-_NEAR = 10.0
+#: By how much for each particle the laws may promise to lower half the objective where the rounds of `marginal_mode`
+#: begin: far from the films slopes of the volume say nothing. Of particles of hundreds of pixels the volume itself keeps
+#: it 10 to 20 above its minimum.
+_NEAR = 30.0
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -126,8 +127,9 @@ class KineticsSearch:
             initial_size=coarse.initial_size,
         )
         found = self._held(fine, found.parameters, "whole films, finer cells")
-        if promised_by_shared(found.arrows) > _NEAR:
-            found = self._minimise(fine, found.parameters, "laws and all else", least=_NEAR)
+        near = _NEAR * len(fine.models)
+        if promised_by_shared(found.arrows) > near:
+            found = self._minimise(fine, found.parameters, "laws and all else", least=near)
         models = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
         return marginal_mode(
             fine,
