@@ -62,8 +62,8 @@ _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
 _FEW_SETTLED = 1.0
 #: By how much for each particle the laws may promise to lower half the objective where the rounds of `marginal_mode`
-#: begin: far from the films slopes of the volume say nothing. Of particles of hundreds of pixels the volume itself keeps
-#: it 10 to 20 above its minimum.
+#: begin: far from the films slopes of the volume say nothing. The volume of hundreds of pixels itself holds the laws 10
+#: to 20 above the minimum.
 _NEAR = 30.0
 #: rho_2 to start from.
 _START_RHO = 0.02
