@@ -7,7 +7,8 @@ import pytest
 
 from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
-from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
+from chemomech.learn import evidence
+from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow
 from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, moved, volume_slopes
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
@@ -120,8 +121,8 @@ def test_slopes_of_the_volume_follow_the_local_parameters():
 
 
 def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
-    """The problems differ in their noise, and so do their systems and the volumes; one that cannot be followed, or
-    stands at a cliff, leaves the slopes to the problem itself.
+    """The problems differ in their noise, and so do their systems and the volumes; one that cannot be followed
+    leaves the slopes to the problem itself.
     """
     random = np.random.default_rng(0)
     groups = [random.standard_normal(n) for n in (5, 7)]
@@ -136,14 +137,45 @@ def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
         def system(self, parameters):
             raise ConvergenceError("the reaction", iterations=1, residual=1.0, tolerance=0.1)
 
-    class AtACliff(Bent):
-        def volume_gradients(self, parameters, arrows, particles):
-            return [(1e3 * shared, local) for shared, local in super().volume_gradients(parameters, arrows, particles)]
-
     _, plain, _ = marginal_mode(problem, held)
-    for strange in (Lost(groups, 0.5), AtACliff(groups, 0.5)):
-        _, same, _ = marginal_mode(problem, held, cheaper=lambda _, strange=strange: strange)
-        assert same.parameters.shared[0] == plain.parameters.shared[0]
+    _, same, _ = marginal_mode(problem, held, cheaper=lambda _: Lost(groups, 0.5))
+    assert same.parameters.shared[0] == plain.parameters.shared[0]
+
+
+def test_slopes_at_a_cliff_are_those_of_the_problem():
+    """Of three particles, whose slopes are measured by what one of them says on the average, one stands at 1.5 times
+    the length that is believed and one at 0.7 times.
+    """
+    random = np.random.default_rng(0)
+    groups = [random.standard_normal(n) for n in (5, 7, 6)]
+    problem = HiddenAmplitude(groups, 0.3)
+    start = Parameters(np.array([0.0]), tuple(random.standard_normal(len(y)) for y in groups))
+    found = minimise(problem, start, free=np.array([False]))
+    believed = 20.0 * np.sqrt(found.schur[0, 0] / 3)
+    told = np.array([0.7, -1.5, 0.1]) * believed
+
+    class Told(HiddenAmplitude):
+        def volume_gradients(self, parameters, arrows, particles):
+            return [(told[[i]], np.zeros(len(self.groups[i]))) for i in particles]
+
+    slopes = evidence._slopes(problem, Told(groups, 0.3), found, found.schur, "", None)
+    own = volume_slopes(problem, found, (1,))
+    np.testing.assert_allclose(slopes[:, 0], [told[0], own[0, 0], told[2]], rtol=1e-12)
+
+
+def test_rounds_see_what_a_search_has_left(monkeypatch):
+    """A search that stops before it has moved leaves the laws unsettled, however well the volume's model foresees."""
+    random = np.random.default_rng(0)
+    problem = HiddenAmplitude([0.5 * random.standard_normal(n) for n in (150, 250)], 0.3)
+    start = Parameters(np.array([-1.5]), tuple(np.zeros(len(y)) for y in problem.groups))
+    held = minimise(problem, start, free=np.array([False]))
+
+    def lazy(model, parameters, **_):
+        value, arrows = model.system(parameters)
+        return Minimum(parameters, value, CONVERGED, 0, arrows, solve_arrow(arrows, 0.0, np.array([True]))[2])
+
+    monkeypatch.setattr(evidence, "minimise", lazy)
+    assert marginal_mode(problem, held)[1].reason == evidence.UNSETTLED
 
 
 class Interrupted(HiddenAmplitude):

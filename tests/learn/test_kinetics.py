@@ -9,7 +9,16 @@ from scipy import linalg
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.io.video import read_video
 from chemomech.learn import kinetics_search
-from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow, time_left
+from chemomech.learn.arrow import (
+    CONVERGED,
+    Arrow,
+    Minimum,
+    Parameters,
+    minimise,
+    promised_by_shared,
+    solve_arrow,
+    time_left,
+)
 from chemomech.learn.kinetics import KineticsSettings, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
@@ -191,10 +200,10 @@ def test_a_search_does_not_fall_off_a_ridge(width):
 @pytest.mark.parametrize(("jump", "taken"), [(0.0, True), (0.9, True), (1.5, False), (np.inf, False)])
 def test_a_last_step_is_taken_where_the_objective_hardly_jumps(jump, taken):
     """One that would lower half the sum by less than 1: the objective may be rough by as much."""
-    start = Parameters(np.array([0.99]), (np.array([0.99**2]),))  # half the sum is 0.5 above the least
-    found = minimise(Jump(jump), start)
+    x = 0.9925  # half the sum is 0.28 above the least
+    found = minimise(Jump(jump), Parameters(np.array([x]), (np.array([x**2]),)))
     assert found.reason == CONVERGED
-    assert (found.parameters.shared[0] != 0.99) == taken
+    assert (found.parameters.shared[0] != x) == taken
 
 
 def test_time_left():
@@ -365,6 +374,20 @@ def test_samples_without_a_sampler_are_refused_at_once(video, monkeypatch):
         learn_kinetics(video, KineticsSettings(posterior_samples=10))
 
 
+def test_shared_parameters_promise_what_a_quadratic_keeps(problem):
+    """Of one Gauss-Newton system, all that freeing the shared parameters lowers its quadratic model by."""
+    _, arrows = problem.system(starting_parameters(problem))
+    free = np.ones(problem.n_shared, dtype=bool)
+
+    def lowest(free):
+        shared, local, _ = solve_arrow(arrows, 0.0, free)
+        return sum(a.gradient_g @ shared + a.gradient_l @ own for a, own in zip(arrows, local, strict=True)) / 2
+
+    held = np.zeros_like(free)
+    assert promised_by_shared(arrows) == pytest.approx(lowest(held) - lowest(free), rel=1e-9)
+    assert promised_by_shared(arrows, held) == 0
+
+
 def test_a_few_of_many_particles(video, monkeypatch):
     """Those of most half-cycles, as many as are asked for, evenly from all; none where there are hardly more."""
     monkeypatch.setattr(kinetics_search, "_FEW", 2)
@@ -375,7 +398,13 @@ def test_a_few_of_many_particles(video, monkeypatch):
     assert list(few.particles) == ["P0", "P4"]
     assert kinetics_search.a_few(replace(video, particles={name: many[name] for name in list(many)[:4]})) is None
     short = {name: replace(each, half_cycles=each.half_cycles[:1]) for name, each in many.items()}
-    assert list(kinetics_search.a_few(replace(video, particles=short | {"P5": many["P5"]})).particles) == ["P0", "P4"]
+    assert list(kinetics_search.a_few(replace(video, particles=short | {"P5": many["P5"]})).particles) == ["P0", "P5"]
+    charge = {name: replace(each, half_cycles=each.half_cycles[1:]) for name, each in many.items() if name != "P3"}
+    mixed = {name: (charge if name in ("P1", "P5", "P7") else short)[name] for name in charge}
+    modes = {
+        each.half_cycles[0].mode for each in kinetics_search.a_few(replace(video, particles=mixed)).particles.values()
+    }
+    assert modes == {"charge", "discharge"}
 
 
 @pytest.mark.slow

@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 _MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
-#: A search ends where half the objective is expected to fall by less than this for each particle, and by the shared
-#: parameters alone: 1/2 is one parameter at one standard error.
+#: A search ends where half the objective is expected to fall by less than this for each particle, and by no more by the
+#: shared parameters: 1/2 is one parameter at one standard error.
 LEAST_DECREASE = 0.3
-#: By how much half the objective may jump in a last step, for each particle: time steps change with the parameters.
+#: By how much half the objective may jump in a last step that promises less, for each particle: time steps change with
+#: the parameters.
 _JUMP = 1.0
 STALLED = "no step lowers the objective"
 _FIRST_DAMPING = 0.03
@@ -110,9 +111,10 @@ def solve_arrow(arrows: Sequence[Arrow], damping: float, free: Bool) -> tuple[Fl
     return shared, [-towards_r - towards_g @ shared for towards_g, towards_r in eliminated], schur
 
 
-def promised_by_shared(arrows: Sequence[Arrow]) -> float:
-    """By how much the shared parameters, the local ones following, promise to lower half the sum."""
-    shared, _, schur = solve_arrow(arrows, 0.0, np.ones(len(arrows[0].gradient_g), dtype=bool))
+def promised_by_shared(arrows: Sequence[Arrow], free: Bool | None = None) -> float:
+    """By how much the shared parameters that are free, the local ones following, promise to lower half the sum."""
+    free = np.ones(len(arrows[0].gradient_g), dtype=bool) if free is None else free
+    shared, _, schur = solve_arrow(arrows, 0.0, free)
     return float(shared @ schur @ shared) / 2
 
 
@@ -163,7 +165,7 @@ def minimise(
     *,
     free: Bool | None = None,
     least_decrease: float = 0.0,
-    least: float = LEAST_DECREASE,
+    least_of_shared: float = LEAST_DECREASE,
     what: str = "",
     unfinished: Unfinished | None = None,
 ) -> Minimum:
@@ -176,7 +178,8 @@ def minimise(
     ----------
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
-    least : expected decrease of half the sum, for each particle and by the shared parameters, below which it ends.
+    least_of_shared : expected decrease of half the sum by the shared parameters, the local ones following, below which
+        it ends.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """
@@ -185,7 +188,7 @@ def minimise(
     at = kept or Iterate(start, *problem.system(start), _FIRST_DAMPING, 0, 0)
     if not at.reason:
         with _Outlook(what) as outlook:
-            at = _search(problem, at, free, least_decrease, least, outlook, unfinished)
+            at = _search(problem, at, free, least_decrease, least_of_shared, outlook, unfinished)
     _, _, schur = solve_arrow(at.arrows, 0.0, free)
     return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, schur)
 
@@ -195,7 +198,7 @@ def _search(
     at: Iterate,
     free: Bool,
     least_decrease: float,
-    least: float,
+    least_of_shared: float,
     outlook: "_Outlook",
     unfinished: Unfinished | None,
 ) -> Iterate:
@@ -217,8 +220,12 @@ def _search(
         expected, of_shared = _expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         relative = 0.0 if refusals else least_decrease * value
-        end = max(least * len(arrows), relative)
-        small = expected < end and of_shared < max(least, relative)
+        most_of_shared = max(least_of_shared, relative)
+        end = max(LEAST_DECREASE * len(arrows), most_of_shared, relative)
+        small = expected < end and of_shared < most_of_shared
+        if small and not refusals and promised_by_shared(arrows, free) > most_of_shared:
+            damping /= 5  # what refused steps have left of it hides what the shared parameters promise
+            continue
         steps = [] if small else [whole]
         if refusals == _STUBBORN or (refusals and small):
             shared, local, _ = solve_arrow(arrows, 0.0, free)
@@ -259,7 +266,7 @@ def _search(
                 # What the last step promises may be less than the objective jumps by, as time steps change.
                 trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
-                if last and last[0] < value + _JUMP * len(arrows):
+                if last and last[0] < value + (_JUMP * len(arrows) if expected < _JUMP * len(arrows) else 0.0):
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:

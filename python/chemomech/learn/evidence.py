@@ -19,7 +19,7 @@ from scipy import linalg
 
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise
+from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise, solve_arrow
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
 from chemomech.tasks import Unfinished, successes
@@ -153,15 +153,16 @@ def marginal_mode(
     before = old = np.zeros(problem.n_shared)
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
-        centre, slope = found.parameters.shared, slopes.sum(axis=0)
         own = found.schur - added
+        slopes = _slopes(problem, cheaper and cheaper(problem), found, own, f"{round_of}, slopes", unfinished)
+        centre, slope = found.parameters.shared, slopes.sum(axis=0)
         if number == 1:
             pull = float(np.sqrt(slope @ linalg.solve(own, slope, assume_a="pos")))
             bend = max(_FIRST_BEND, pull / _LONGEST - 1) * own
         else:
-            # What the model that has just been minimised did not foresee.
-            wrong = slope - old - bend @ (centre - before)
+            # What the model that has just been minimised did not foresee, and what the search has left undone.
+            undone, _, schur = solve_arrow(found.arrows, 0.0, np.ones(problem.n_shared, dtype=bool))
+            wrong = slope - old - bend @ (centre - before) - schur @ undone
             left = float(np.sqrt(wrong @ linalg.solve(own, wrong, assume_a="pos")))
             bend = _updated(bend, centre - before, slope - old)
             if what:
@@ -187,8 +188,14 @@ def without_bend(found: Minimum, bend: Float) -> Minimum:
 
 
 def _slopes(
-    problem: Integrable, cheaper: Integrable | None, found: Minimum, name: str, unfinished: Unfinished | None
+    problem: Integrable,
+    cheaper: Integrable | None,
+    found: Minimum,
+    schur: Float,
+    name: str,
+    unfinished: Unfinished | None,
 ) -> Float:
+    """Of the volume; `schur` is that of the objective alone."""
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
@@ -199,7 +206,7 @@ def _slopes(
         except ConvergenceError as error:
             log.info("%s: of the problem itself, as %s", name, error)
         else:
-            square = len(slopes) * np.sum(slopes * linalg.solve(found.schur, slopes.T, assume_a="pos").T, axis=1)
+            square = len(slopes) * np.sum(slopes * linalg.solve(schur, slopes.T, assume_a="pos").T, axis=1)
             strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
     if strange:
         slopes[strange] = volume_slopes(problem, found, strange)

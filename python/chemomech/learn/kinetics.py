@@ -28,8 +28,10 @@ from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
 
-#: Ratio of misfit to noise worth a warning.
+#: Ratio of the misfit of all frames to their noise worth a warning.
 _SUSPICIOUS_MISFIT = 1.1
+#: And of a single particle, whose pull on the laws then is not that of its noise.
+_STRANGE_MISFIT = 1.2
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
 NORMAL_99 = 2.5758293035489004
 #: Fewer cannot be drawn anew.
@@ -158,18 +160,15 @@ def learn_kinetics(
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, volume = search.laws(*search.beginning(), rho)
-    notes = []
-    if found.reason == UNSETTLED:
-        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
+    problem, found, _ = search.laws(*search.beginning(), rho)
     validation = None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem = replace(problem, rho=validation.chosen)
-        found = search.again(found, replace(volume, problem=problem))
+        found = search.under_priors(problem, found)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    return _result(video, problem, found, validation, posterior, notes)
+    return _result(video, problem, found, validation, posterior)
 
 
 def _result(
@@ -178,7 +177,6 @@ def _result(
     found: Minimum,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
-    notes: list[str],
 ) -> KineticsResult:
     basis, parameters = problem.basis, found.parameters
     log_k = [
@@ -191,13 +189,18 @@ def _result(
     shifted = law.log_j0.copy()
     shifted[0] += mean_log_k
     law = replace(law, log_j0=shifted)
-    particles, squares = {}, []
-    for model, own, modelled in zip(problem.models, log_k, problem.all_frames(parameters), strict=True):
+    particles, squares, strange = {}, [], []
+    for model, own_log_k, modelled in zip(problem.models, log_k, problem.all_frames(parameters), strict=True):
         frames = {}
         for film, each in zip(model.films, modelled, strict=True):
             frames[film.half_cycle.name] = each
             squares.append((each - film.half_cycle.li_fraction).ravel() ** 2)
-        particles[model.particle.name] = ParticleKinetics(model.particle, own - mean_log_k, frames)
+        particles[model.particle.name] = ParticleKinetics(model.particle, own_log_k - mean_log_k, frames)
+        own = float(np.sqrt(np.concatenate(squares[-len(frames) :]).mean()))
+        if own > _STRANGE_MISFIT * video.noise:
+            strange.append(
+                f"{model.particle.name}: the model misses its frames by {own:.3f} RMS, the noise {video.noise}"
+            )
     rmse = float(np.sqrt(np.concatenate(squares).mean()))
     widening = NORMAL_99 * max(rmse / video.noise, 1.0)
     c = COMPOSITION
@@ -233,7 +236,7 @@ def _result(
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found), *notes, *video.skipped],
+        warnings=[*_warnings(rmse, video.noise, found), *strange, *video.skipped],
     )
 
 
@@ -244,6 +247,8 @@ def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
             f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
             "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
         )
-    if found.reason not in (CONVERGED, UNSETTLED):
+    if found.reason == UNSETTLED:
+        notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
+    elif found.reason != CONVERGED:
         notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
     return notes

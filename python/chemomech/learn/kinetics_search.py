@@ -32,7 +32,6 @@ from chemomech.learn.evidence import (
     marginal_mode,
     most_likely_length,
     most_likely_sizes,
-    without_bend,
 )
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
@@ -129,21 +128,33 @@ class KineticsSearch:
         found = self._held(fine, found.parameters, "whole films, finer cells")
         near = _NEAR * len(fine.models)
         if promised_by_shared(found.arrows) > near:
-            found = self._minimise(fine, found.parameters, "laws and all else", least=near)
+            found = self._minimise(fine, found.parameters, "laws and all else", least_of_shared=near)
+        return self._rounds(fine, found, "laws, the rest integrated out", resized, settled)
+
+    def under_priors(self, problem: Problem, found: Minimum) -> Minimum:
+        """As `laws`, from there, under the priors of the problem."""
+        return self._rounds(problem, found, "laws, priors chosen", None, SETTLED)[1]
+
+    def _rounds(
+        self,
+        problem: Problem,
+        found: Minimum,
+        what: str,
+        resized: Callable[[Problem, Minimum], Problem] | None,
+        settled: float,
+    ) -> tuple[Problem, Minimum, WithVolume]:
+        """`marginal_mode` with slopes of the volume on cells of their own."""
+        length = problem.models[0].log_k_length_px
         models = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
         return marginal_mode(
-            fine,
+            problem,
             found,
             cheaper=lambda problem: replace(problem, models=models),
             resized=resized,
             settled=settled,
-            what=f"{self.prefix}laws, the rest integrated out",
+            what=f"{self.prefix}{what}",
             unfinished=self.unfinished,
         )
-
-    def again(self, found: Minimum, volume: WithVolume) -> Minimum:
-        """The minimum of a model of the volume and its objective, of other priors than those of what was found."""
-        return without_bend(self._minimise(volume, found.parameters, "laws, priors chosen"), volume.bend)
 
     def _under_laws_of_pieces(self) -> tuple[Problem, Minimum]:
         """Whole films on coarse cells under the laws that their pieces say, ln k of its most likely length."""
@@ -241,28 +252,32 @@ class KineticsSearch:
         *,
         free: Bool | None = None,
         least_decrease: float = 0.0,
-        least: float = LEAST_DECREASE,
+        least_of_shared: float = LEAST_DECREASE,
     ) -> Minimum:
         return minimise(
             problem,
             start,
             free=free,
             least_decrease=least_decrease,
-            least=least,
+            least_of_shared=least_of_shared,
             what=f"{self.prefix}{what}",
             unfinished=self.unfinished,
         )
 
 
 def a_few(video: ReactionVideo) -> ReactionVideo | None:
-    """Some of the particles, those of most half-cycles, where there are many."""
-    numbers = {name: len(each.half_cycles) for name, each in video.particles.items()}
-    if len(numbers) <= 2 * _FEW:
+    """Some of the particles where there are many: those of most half-cycles, of as many evenly from all, and modes."""
+    particles = video.particles
+    if len(particles) <= 2 * _FEW:
         return None
+    numbers = {name: len(each.half_cycles) for name, each in particles.items()}
     least = sorted(numbers.values())[-_FEW]
-    names = [name for name, number in numbers.items() if number >= least]
-    chosen = {names[i * len(names) // _FEW] for i in range(_FEW)}
-    return replace(video, particles={name: each for name, each in video.particles.items() if name in chosen})
+    chosen = {name for name, number in numbers.items() if number > least}
+    others = [name for name, number in numbers.items() if number == least]
+    others.sort(key=lambda name: particles[name].half_cycles[0].mode)
+    missing = _FEW - len(chosen)
+    chosen |= {others[i * len(others) // missing] for i in range(missing)}
+    return replace(video, particles={name: each for name, each in particles.items() if name in chosen})
 
 
 def _particle_under_laws(
