@@ -60,7 +60,7 @@ class HiddenAmplitude:
 
 def test_amplitude_of_hidden_variables_is_found():
     """With the hidden variables integrated out y is normal of variance exp(2 s) + noise^2, so the most probable s is
-    known; the joint mode lies at infinite s. Rounds end where 0.3 of a standard deviation are left, and a search before
+    known; the joint mode lies at infinite s. Rounds end where 0.5 of a standard deviation are left, and a search before
     its last step where 0.8 are.
     """
     random = np.random.default_rng(0)

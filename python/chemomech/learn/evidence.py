@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 UNSETTLED = "the laws had not settled"
 #: Distance of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
-SETTLED, _MOST_ROUNDS = 0.3, 6
+SETTLED, _MOST_ROUNDS = 0.5, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
 _LONGEST = 8.0
 #: Longest slope of a particle's volume, in standard deviations of what a particle says, that is believed of a cheaper
