@@ -221,7 +221,7 @@ def _search(
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         relative = 0.0 if refusals else least_decrease * value
         most_of_shared = max(least_of_shared, relative)
-        end = max(LEAST_DECREASE * len(arrows), most_of_shared, relative)
+        end = max(LEAST_DECREASE * len(arrows), most_of_shared)
         small = expected < end and of_shared < most_of_shared
         if small and not refusals and promised_by_shared(arrows, free) > most_of_shared:
             damping /= 5  # what refused steps have left of it hides what the shared parameters promise

@@ -470,26 +470,36 @@ class Problem:
         inverses = [linalg.inv(arrow.gram_ll) for arrow in arrows]
         gradients = [(np.zeros(self.basis.size), np.zeros(sum(model.sizes))) for model in self.models]
         evaluate = partial(Problem._volume_gradient, inverses=inverses)
-        asked = replace(self, used=[[each and i in particles for each in own] for i, own in enumerate(self.used)])
-        for (index, film), slope in asked._of_films("slopes of the volume", evaluate, parameters):
+        for (index, film), slope in self._of_films("slopes of the volume", evaluate, parameters, particles):
             shared, local = gradients[index]
             shared += slope[: self.basis.size]
             local[self.models[index].columns(film)] += slope[self.basis.size :]
         return [gradients[index] for index in particles]
 
     def _of_films(
-        self, description: str, evaluate: Callable[..., Result], parameters: Parameters
+        self,
+        description: str,
+        evaluate: Callable[..., Result],
+        parameters: Parameters,
+        particles: Sequence[int] | None = None,
     ) -> Generator[tuple[tuple[int, int], Result], None, None]:
         """Yield (index, film) and evaluate(problem, (index, film), parameters) of all films that are data.
+
+        Of all particles where none are given.
 
         Raises
         ------
         ConvergenceError : a reaction cannot be followed.
         """
-        films = [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
-        films.sort(key=lambda at: -self.models[at[0]].mesh.n_cells)  # the costliest first; the sort is stable
+
+        def cost(at: tuple[int, int]) -> float:
+            return self.models[at[0]].mesh.n_cells
+
+        asked = range(len(self.models)) if particles is None else particles
+        films = [(index, film) for index in asked for film, taken in enumerate(self.used[index]) if taken]
+        films.sort(key=cost, reverse=True)  # the costliest first; the sort is stable
         function = partial(evaluate, parameters=parameters)
-        with closing(self.tasks(description, function, self, films, lambda at: self.models[at[0]].mesh.n_cells)) as all:
+        with closing(self.tasks(description, function, self, films, cost)) as all:
             for at, result in zip(films, all, strict=True):
                 if isinstance(result, np.linalg.LinAlgError):
                     what = f"derivatives of film {at}"
