@@ -55,7 +55,7 @@ def study(noise: float, draws: int) -> dict[str, float]:
     def distance(shared):
         return float(np.sqrt(np.mean((root @ (shared - found.parameters.shared)) ** 2)))
 
-    ends = [distance(end.parameters.shared) for end in restart(volume, found, SPREAD, STARTS)]
+    ends = [distance(end.parameters.shared) for end in restart(problem, volume, found, SPREAD, STARTS)]
     mu, log_j0 = basis.mu_design(COMPOSITION), basis.log_j0_design(COMPOSITION)
     log_j0 = log_j0 - log_j0.mean(axis=0)  # the shape: the size goes with the mean of ln k
     law = basis.law(found.parameters.shared)

@@ -1,5 +1,6 @@
 """Local parameters integrated out, where the integral is known; and bands that hold the truth."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
 from chemomech.learn import evidence
-from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise, solve_arrow
-from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, moved, volume_slopes
+from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
+from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, volume_slopes
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
+from chemomech.learn.profile import moved
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import Problem, build_models, law_basis
-from chemomech.tasks import Unfinished, in_threads
+from chemomech.tasks import Unfinished, in_threads, in_turn
 from videos import BINODAL, write_video
 
 
@@ -22,9 +24,18 @@ class HiddenAmplitude:
     """y = exp(s) l + noise with standard normal l of every sample: what is s?"""
 
     n_shared = 1
+    tasks = staticmethod(in_turn)
 
     def __init__(self, groups, noise):
         self.groups, self.noise = groups, noise
+
+    def alone(self, index):
+        own = copy.copy(self)
+        own.groups = [self.groups[index]]
+        return own
+
+    def cost(self, index):
+        return len(self.groups[index])
 
     def system(self, parameters):
         total, arrows = 0.0, []
@@ -110,7 +121,8 @@ def test_slopes_of_the_volume_follow_the_local_parameters():
     local = tuple(0.5 * random.standard_normal(n) for n in (5, 7))
     problem = Bent([np.zeros(len(own)) for own in local], 0.3)
     start = Parameters(np.array([0.2]), local)
-    found = Minimum(start, 0.0, CONVERGED, 0, problem.system(start)[1], np.eye(1))
+    arrows = [replace(arrow, gradient_l=0 * arrow.gradient_l) for arrow in problem.system(start)[1]]
+    found = Minimum(start, 0.0, CONVERGED, 0, arrows, np.eye(1))
 
     def volume(h):
         arrows = problem.system(moved(found, np.array([h])))[1]
@@ -129,9 +141,9 @@ def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
     problem, cheaper = HiddenAmplitude(groups, 0.3), Bent(groups, 0.5)
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
     held = minimise(problem, start, free=np.array([False]))
-    _, found, volume = marginal_mode(problem, held, cheaper=lambda _: cheaper)
-    own = replace(found, arrows=cheaper.system(found.parameters)[1])
-    np.testing.assert_array_equal(volume.slopes, volume_slopes(cheaper, own, (0, 1)))
+    own = replace(held, arrows=cheaper.system(start)[1])
+    slopes = evidence._slopes(problem, cheaper, replace(held, parameters=start), "", None)
+    np.testing.assert_array_equal(slopes, volume_slopes(cheaper, own, (0, 1)))
 
     class Lost(Bent):
         def system(self, parameters):
@@ -158,7 +170,7 @@ def test_slopes_at_a_cliff_are_those_of_the_problem():
         def volume_gradients(self, parameters, arrows, particles):
             return [(told[[i]], np.zeros(len(self.groups[i]))) for i in particles]
 
-    slopes = evidence._slopes(problem, Told(groups, 0.3), found, found.schur, "", None)
+    slopes = evidence._slopes(problem, Told(groups, 0.3), found, "", None)
     own = volume_slopes(problem, found, (1,))
     np.testing.assert_allclose(slopes[:, 0], [told[0], own[0, 0], told[2]], rtol=1e-12)
 
@@ -170,11 +182,7 @@ def test_rounds_see_what_a_search_has_left(monkeypatch):
     start = Parameters(np.array([-1.5]), tuple(np.zeros(len(y)) for y in problem.groups))
     held = minimise(problem, start, free=np.array([False]))
 
-    def lazy(model, parameters, **_):
-        value, arrows = model.system(parameters)
-        return Minimum(parameters, value, CONVERGED, 0, arrows, solve_arrow(arrows, 0.0, np.array([True]))[2])
-
-    monkeypatch.setattr(evidence, "minimise", lazy)
+    monkeypatch.setattr(evidence, "minimise_profile", lambda problem, found, volume, **_: found)
     assert marginal_mode(problem, held)[1].reason == evidence.UNSETTLED
 
 
@@ -183,11 +191,11 @@ class Interrupted(HiddenAmplitude):
 
     def __init__(self, groups, noise, systems):
         super().__init__(groups, noise)
-        self.left = systems
+        self.left = [systems]  # shared with what is alone
 
     def system(self, parameters):
-        self.left -= 1
-        if self.left < 0:
+        self.left[0] -= 1
+        if self.left[0] < 0:
             raise KeyboardInterrupt
         return super().system(parameters)
 
@@ -218,7 +226,7 @@ def test_searches_from_elsewhere_end_at_the_same_place():
         problem, Parameters(np.array([-0.5]), tuple(np.zeros(len(y)) for y in groups)), free=np.array([False])
     )
     _, found, volume = marginal_mode(problem, held)
-    ends = [end.parameters.shared[0] for end in restart(volume, found, 3.0, 4)]
+    ends = [end.parameters.shared[0] for end in restart(problem, volume, found, 3.0, 4)]
     assert np.ptp(ends) < 1 / np.sqrt(found.schur[0, 0])
 
 

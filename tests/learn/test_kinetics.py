@@ -12,7 +12,6 @@ from chemomech.learn import kinetics_search
 from chemomech.learn.arrow import (
     CONVERGED,
     Arrow,
-    Minimum,
     Parameters,
     minimise,
     promised_by_shared,
@@ -290,13 +289,12 @@ def test_bootstrap_of_equal_particles_is_nothing(problem):
     arrows = [
         Arrow(np.eye(2), np.zeros((2, 3)), np.eye(3), sign * np.array([1.0, 0.0]), np.zeros(3)) for sign in (1, -1)
     ]
-    found = Minimum(Parameters(np.zeros(2), (np.zeros(3),) * 2), 0.0, "", 0, arrows, 2 * np.eye(2))
-    drawn = bootstrap(found)
+    drawn = bootstrap(arrows)
     # Two draws of +-1 over the sum of two unit matrices: 0, +1 or -1, of variance 1/2.
     assert drawn[:, 0].std() == pytest.approx(np.sqrt(0.5), rel=0.1)
     assert np.abs(drawn[:, 1]).max() == 0
     still = [replace(arrow, gradient_g=np.zeros(2)) for arrow in arrows]
-    assert np.abs(bootstrap(replace(found, arrows=still))).max() == 0
+    assert np.abs(bootstrap(still)).max() == 0
 
 
 def test_one_standard_error_rule():

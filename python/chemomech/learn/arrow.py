@@ -20,14 +20,14 @@ from chemomech.tasks import Unfinished
 
 log = logging.getLogger(__name__)
 
-_MOST_ITERATIONS = 40
+MOST_ITERATIONS = 40
 CONVERGED = "expected decrease below tolerance"
 #: A search ends where half the objective is expected to fall by less than this for each particle, and by no more by the
 #: shared parameters: 1/2 is one parameter at one standard error.
 LEAST_DECREASE = 0.3
 #: By how much half the objective may jump in a last step that promises less, for each particle: time steps change with
 #: the parameters.
-_JUMP = 1.0
+JUMP = 1.0
 STALLED = "no step lowers the objective"
 _FIRST_DAMPING = 0.03
 #: Share of the expected decrease that a step must reach to be taken.
@@ -35,8 +35,8 @@ _LEAST_GAIN = 1e-3
 #: Parts of the step without damping that are tried after so many refused ones, or at last: beyond some point a reaction
 #: may go another way altogether, and damping, which keeps parameters from moving together, may lead there even sooner.
 _PARTS, _STUBBORN = (0.3, 0.1), 2
-#: Share above which the quadratic model is good enough to be kept, and for how many steps.
-_GOOD_GAIN, _MOST_AGE = 0.5, 3
+#: Share above which the quadratic model is good enough to be kept.
+GOOD_GAIN = 0.5
 #: Accepted steps by which the time left is judged.
 _OUTLOOK = 4
 _SECONDS_A_MINUTE = 60
@@ -111,6 +111,20 @@ def solve_arrow(arrows: Sequence[Arrow], damping: float, free: Bool) -> tuple[Fl
     return shared, [-towards_r - towards_g @ shared for towards_g, towards_r in eliminated], schur
 
 
+def marginal(arrows: Sequence[Arrow]) -> Float:
+    """Schur complement (n, n) of the shared parameters."""
+    return solve_arrow(arrows, 0.0, np.zeros(len(arrows[0].gradient_g), dtype=bool))[2]
+
+
+def reduced_gradient(arrows: Sequence[Arrow]) -> Float:
+    """Slope (n,) along the shared parameters, the local ones at the minimum of the quadratic model."""
+    parts = [
+        arrow.gradient_g - arrow.gram_gl @ linalg.solve(arrow.gram_ll, arrow.gradient_l, assume_a="pos")
+        for arrow in arrows
+    ]
+    return np.asarray(np.sum(parts, axis=0))
+
+
 def promised_by_shared(arrows: Sequence[Arrow], free: Bool | None = None) -> float:
     """By how much the shared parameters that are free, the local ones following, promise to lower half the sum."""
     free = np.ones(len(arrows[0].gradient_g), dtype=bool) if free is None else free
@@ -129,6 +143,7 @@ class Minimum:
     iterations : Gauss-Newton steps taken.
     arrows : the Gauss-Newton systems there.
     schur : (n, n), inverse covariance of the global parameters with the local ones marginalised.
+    age : steps for which the matrices of the arrows have been kept.
     """
 
     parameters: Parameters
@@ -137,6 +152,7 @@ class Minimum:
     iterations: int
     arrows: list[Arrow]
     schur: Float
+    age: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +179,11 @@ def minimise(
     problem: Objective,
     start: Parameters,
     *,
+    arrows: Sequence[Arrow] | None = None,
     free: Bool | None = None,
     least_decrease: float = 0.0,
     least_of_shared: float = LEAST_DECREASE,
+    own_matrices: bool = True,
     what: str = "",
     unfinished: Unfinished | None = None,
 ) -> Minimum:
@@ -176,21 +194,28 @@ def minimise(
 
     Parameters
     ----------
+    arrows : matrices to begin with; None to evaluate them.
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
     least_of_shared : expected decrease of half the sum by the shared parameters, the local ones following, below which
         it ends.
+    own_matrices : whether the matrices at the end are those there; otherwise they are evaluated where steps ask for it
+        alone, and a last step that promises too little is not taken.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """
     free = np.ones(problem.n_shared, dtype=bool) if free is None else free
     kept = unfinished.find(what) if unfinished else None
-    at = kept or Iterate(start, *problem.system(start), _FIRST_DAMPING, 0, 0)
+    if kept:
+        at = kept
+    elif arrows is None:
+        at = Iterate(start, *problem.system(start), _FIRST_DAMPING, 0, 0)
+    else:
+        at = Iterate(start, *problem.turned(start, arrows), _FIRST_DAMPING, 0, 1)
     if not at.reason:
-        with _Outlook(what) as outlook:
-            at = _search(problem, at, free, least_decrease, least_of_shared, outlook, unfinished)
-    _, _, schur = solve_arrow(at.arrows, 0.0, free)
-    return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, schur)
+        with Outlook(what) as outlook:
+            at = _search(problem, at, free, least_decrease, least_of_shared, own_matrices, outlook, unfinished)
+    return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, marginal(at.arrows), at.age)
 
 
 def _search(
@@ -199,10 +224,11 @@ def _search(
     free: Bool,
     least_decrease: float,
     least_of_shared: float,
-    outlook: "_Outlook",
+    own_matrices: bool,
+    outlook: "Outlook",
     unfinished: Unfinished | None,
 ) -> Iterate:
-    """The last iterate, with matrices of its own where there are any."""
+    """The last iterate."""
     parameters, value, arrows, damping, iteration, age = (
         at.parameters, at.value, at.arrows, at.damping, at.iteration, at.age,
     )  # fmt: skip
@@ -214,10 +240,10 @@ def _search(
             unfinished.keep(outlook.what, at)
         return at
 
-    while iteration < _MOST_ITERATIONS:
+    while iteration < MOST_ITERATIONS:
         shared, local, schur = solve_arrow(arrows, damping, free)
         whole = Parameters(shared, tuple(local))
-        expected, of_shared = _expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
+        expected, of_shared = expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         relative = 0.0 if refusals else least_decrease * value
         most_of_shared = max(least_of_shared, relative)
@@ -226,19 +252,22 @@ def _search(
         if small and not refusals and promised_by_shared(arrows, free) > most_of_shared:
             damping /= 5  # what refused steps have left of it hides what the shared parameters promise
             continue
+        if small and not refusals and not own_matrices:
+            reason = CONVERGED
+            break
         steps = [] if small else [whole]
         if refusals == _STUBBORN or (refusals and small):
             shared, local, _ = solve_arrow(arrows, 0.0, free)
             steps += [_scaled(part, Parameters(shared, tuple(local))) for part in _PARTS]
         gain = -np.inf
         for step in steps:
-            trial, expected = _sum(parameters, step), _expected_decrease(arrows, step)
+            trial, expected = _sum(parameters, step), expected_decrease(arrows, step)
             gain = (value - problem.objective(trial, below=value)) / expected
             if gain > _LEAST_GAIN:
                 break
         if gain > _LEAST_GAIN:
             try:
-                if gain > _GOOD_GAIN and age < _MOST_AGE:
+                if gain > GOOD_GAIN:
                     value, arrows = problem.turned(trial, arrows)
                     age += 1
                 else:
@@ -256,7 +285,8 @@ def _search(
             refusals = 0
             keep()
             length = float(np.linalg.norm(np.concatenate([step.shared, *step.local])))
-            outlook.show(iteration, value, length, _gradient_norm(arrows, free), expected, end)
+            how = f"step {length:.2g}, gradient {_gradient_norm(arrows, free):.2g}"
+            outlook.show(iteration, value, how, expected, end)
         elif age > 0:
             value, arrows = _evaluated(problem, parameters) or (value, arrows)
             age = 0
@@ -266,13 +296,13 @@ def _search(
                 # What the last step promises may be less than the objective jumps by, as time steps change.
                 trial = _sum(parameters, whole)
                 last = _evaluated(problem, trial)
-                if last and last[0] < value + (_JUMP * len(arrows) if expected < _JUMP * len(arrows) else 0.0):
+                if last and last[0] < value + (JUMP * len(arrows) if expected < JUMP * len(arrows) else 0.0):
                     parameters, (value, arrows), age = trial, last, 0
             break
         else:
             refusals += 1
             damping *= 2.0**refusals
-    if age > 0:
+    if age > 0 and own_matrices:
         value, arrows = _evaluated(problem, parameters) or (value, arrows)
     return keep(reason)
 
@@ -285,7 +315,7 @@ def _evaluated(problem: Objective, parameters: Parameters) -> tuple[float, list[
         return None
 
 
-class _Outlook:
+class Outlook:
     """Shows where a search stands, and when it may end if the expected decrease goes on falling as it did.
 
     Parameters
@@ -306,13 +336,13 @@ class _Outlook:
         if self._bar:
             self._bar.__exit__(*error)
 
-    def show(self, iteration: int, value: float, step: float, gradient: float, expected: float, least: float) -> None:
+    def show(self, iteration: int, value: float, how: str, expected: float, least: float) -> None:
         """After an accepted step that was expected to lower half the objective; the search ends below `least`."""
         if self._advance is None:
             return
         now = time.monotonic()
         self._past.append((now, float(np.log(max(expected / least, 1.0)))))
-        text = f"misfit {2 * value:.4g}, step {step:.2g}, gradient {gradient:.2g}"
+        text = f"misfit {2 * value:.4g}, {how}"
         left = time_left(self._past[-_OUTLOOK:])
         when = "time left unknown" if left is None else f"about {max(round(left / _SECONDS_A_MINUTE), 1)} min left"
         log.info(
@@ -354,7 +384,7 @@ def _sum(parameters: Parameters, step: Parameters) -> Parameters:
     return Parameters(parameters.shared + step.shared, local)
 
 
-def _expected_decrease(arrows: Sequence[Arrow], step: Parameters) -> float:
+def expected_decrease(arrows: Sequence[Arrow], step: Parameters) -> float:
     total, shared = 0.0, step.shared
     for arrow, own in zip(arrows, step.local, strict=True):
         slope = arrow.gradient_g @ shared + arrow.gradient_l @ own

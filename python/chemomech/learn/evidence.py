@@ -10,7 +10,8 @@ priors are those under which the local parameters found, with their uncertainty,
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -19,7 +20,8 @@ from scipy import linalg
 
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Arrow, Minimum, Objective, Parameters, minimise, solve_arrow
+from chemomech.learn.arrow import Arrow, Minimum, Parameters, reduced_gradient
+from chemomech.learn.profile import Pull, Separable, evaluated, minimise_profile
 from chemomech.learn.random_field import field_modes
 from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
 from chemomech.tasks import Unfinished, successes
@@ -43,7 +45,7 @@ _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
 
-class Integrable(Objective, Protocol):
+class Integrable(Separable, Protocol):
     """An objective of which the volume's slopes are known."""
 
     def volume_gradients(
@@ -60,66 +62,17 @@ class Integrable(Objective, Protocol):
 P = TypeVar("P", bound=Integrable)
 
 
-@dataclass(frozen=True, eq=False)
-class WithVolume:
-    """An objective with a quadratic model of the volume added.
-
-    Attributes
-    ----------
-    centre : (n,) shared parameters about which the model is.
-    slopes : (particles, n) of the volume there.
-    bend : (n, n) second derivatives of the sum.
-    """
-
-    problem: Objective
-    centre: Float
-    slopes: Float
-    bend: Float
-
-    @property
-    def n_shared(self) -> int:
-        """Number of shared parameters."""
-        return self.problem.n_shared
-
-    def objective(self, parameters: Parameters, below: float = np.inf) -> float:
-        """Half the sum; infinite where it is not `below`, or cannot be evaluated."""
-        added = self._added(parameters)
-        return self.problem.objective(parameters, below - added) + added
-
-    def system(self, parameters: Parameters) -> tuple[float, list[Arrow]]:
-        """Half the sum and the Gauss-Newton systems of all particles, or ConvergenceError."""
-        value, arrows = self.problem.system(parameters)
-        share = self.bend / len(arrows)
-        arrows = [replace(arrow, gram_gg=arrow.gram_gg + share) for arrow in arrows]
-        return value + self._added(parameters), self._sloped(parameters, arrows)
-
-    def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
-        """Half the sum and the given systems with their gradients replaced by those here, or ConvergenceError."""
-        value, turned = self.problem.turned(parameters, arrows)
-        return value + self._added(parameters), self._sloped(parameters, turned)
-
-    def _added(self, parameters: Parameters) -> float:
-        change = parameters.shared - self.centre
-        return float(self.slopes.sum(axis=0) @ change + change @ self.bend @ change / 2)
-
-    def _sloped(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[Arrow]:
-        turn = self.bend @ (parameters.shared - self.centre) / len(arrows)
-        return [
-            replace(arrow, gradient_g=arrow.gradient_g + own + turn)
-            for arrow, own in zip(arrows, self.slopes, strict=True)
-        ]
-
-
 def marginal_mode(
     problem: P,
     found: Minimum,
     *,
     cheaper: Callable[[P], Integrable] | None = None,
-    resized: Callable[[P, Minimum], P] | None = None,
+    resized: Callable[[P, Minimum], tuple[P, Minimum]] | None = None,
+    bend: Float | None = None,
     settled: float = SETTLED,
     what: str = "",
     unfinished: Unfinished | None = None,
-) -> tuple[P, Minimum, WithVolume]:
+) -> tuple[P, Minimum, Pull]:
     """The most probable shared parameters with the local ones integrated out, the local ones most probable given them.
 
     In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
@@ -132,15 +85,17 @@ def marginal_mode(
     found : where to begin.
     cheaper : gives what slopes of the volume are taken of in place of a problem, at less cost; where it cannot be
         followed they are those of the problem.
-    resized : the problem with the priors that a minimum makes most likely; called in each round.
+    resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called in each
+        round.
+    bend : (n, n) second derivatives of the volume where they are known already.
     settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
     Returns
     -------
     problem : with its last priors.
-    found : the last minimum, of the objective and the model of the volume; its reason is UNSETTLED where the rounds
-        ended before the slopes had settled.
+    found : the last minimum, its systems those of the problem alone; its reason is UNSETTLED where the rounds ended
+        before the slopes had settled.
     volume : the model of the volume there.
 
     Raises
@@ -149,22 +104,22 @@ def marginal_mode(
     """
     if not what:
         unfinished = None
-    bend = added = np.zeros_like(found.schur)
-    before = old = np.zeros(problem.n_shared)
+    volume: Pull | None = None
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        own = found.schur - added
-        slopes = _slopes(problem, cheaper and cheaper(problem), found, own, f"{round_of}, slopes", unfinished)
+        slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
-        if number == 1:
-            pull = float(np.sqrt(slope @ linalg.solve(own, slope, assume_a="pos")))
-            bend = max(_FIRST_BEND, pull / _LONGEST - 1) * own
+        if volume is None:
+            pull = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
+            if bend is None:
+                bend = max(_FIRST_BEND, pull / _LONGEST - 1) * found.schur
         else:
-            # What the model that has just been minimised did not foresee, and what the search has left undone.
-            undone, _, schur = solve_arrow(found.arrows, 0.0, np.ones(problem.n_shared, dtype=bool))
-            wrong = slope - old - bend @ (centre - before) - schur @ undone
-            left = float(np.sqrt(wrong @ linalg.solve(own, wrong, assume_a="pos")))
-            bend = _updated(bend, centre - before, slope - old)
+            left = _distance(found, slope)
+            if left < settled:  # as matrices of other places say
+                with suppress(ConvergenceError):  # derivatives may not be had where gradients can
+                    found = evaluated(problem, found)
+                    left = _distance(found, slope)
+            bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
             if what:
                 log.info("%s: laws off by about %.2g standard deviations", round_of, left)
             if left < settled:
@@ -173,29 +128,28 @@ def marginal_mode(
                 found = replace(found, reason=UNSETTLED)
                 break
         if resized:
-            problem = resized(problem, found)
-        before, old = centre, slope
-        model, added = WithVolume(problem, centre, slopes, bend), bend
-        found = minimise(model, found.parameters, what=round_of, unfinished=unfinished)
-    return problem, without_bend(found, added), WithVolume(problem, centre, slopes, bend)
+            problem, found = resized(problem, found)
+        volume = Pull(centre, slopes, bend)
+        found = minimise_profile(problem, found, volume, what=round_of, unfinished=unfinished)
+    assert volume is not None
+    return problem, found, volume
 
 
-def without_bend(found: Minimum, bend: Float) -> Minimum:
-    """A minimum of an objective with a model of the volume, its matrices those of the objective alone."""
-    share = bend / len(found.arrows)
-    arrows = [replace(arrow, gram_gg=arrow.gram_gg - share) for arrow in found.arrows]
-    return replace(found, arrows=arrows, schur=found.schur - bend)
+def _distance(found: Minimum, slope: Float) -> float:
+    """To the minimum of objective and volume, in standard deviations: what a search has left undone, and what a model
+    of the volume did not foresee; `slope` is that of the volume there."""
+    wrong = slope + reduced_gradient(found.arrows)
+    return float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
 
 
 def _slopes(
     problem: Integrable,
     cheaper: Integrable | None,
     found: Minimum,
-    schur: Float,
     name: str,
     unfinished: Unfinished | None,
 ) -> Float:
-    """Of the volume; `schur` is that of the objective alone."""
+    """Of the volume."""
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
@@ -206,10 +160,10 @@ def _slopes(
         except ConvergenceError as error:
             log.info("%s: of the problem itself, as %s", name, error)
         else:
-            square = len(slopes) * np.sum(slopes * linalg.solve(schur, slopes.T, assume_a="pos").T, axis=1)
+            square = len(slopes) * np.sum(slopes * linalg.solve(found.schur, slopes.T, assume_a="pos").T, axis=1)
             strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
     if strange:
-        slopes[strange] = volume_slopes(problem, found, strange)
+        slopes[strange] = volume_slopes(problem, evaluated(problem, found), strange)
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
@@ -242,15 +196,6 @@ def volume_slopes(problem: Integrable, found: Minimum, particles: Sequence[int])
             for arrow, (shared, local) in zip(arrows, gradients, strict=True)
         ]
     )
-
-
-def moved(found: Minimum, step: Float) -> Parameters:
-    """Shared parameters a step away, the local ones following as the quadratic model says."""
-    local = [
-        own - linalg.solve(arrow.gram_ll, arrow.gram_gl.T @ step, assume_a="pos")
-        for own, arrow in zip(found.parameters.local, found.arrows, strict=True)
-    ]
-    return Parameters(found.parameters.shared + step, tuple(local))
 
 
 def most_likely_length(problem: Problem, parameters: Parameters) -> float:

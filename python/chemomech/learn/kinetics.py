@@ -23,6 +23,7 @@ from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
+from chemomech.learn.profile import Pull
 from chemomech.learn.reaction_model import Problem
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
@@ -160,21 +161,21 @@ def learn_kinetics(
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, _ = search.laws(*search.beginning(), rho)
+    problem, found, volume = search.laws(*search.beginning(), rho)
     validation = None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
-        problem = replace(problem, rho=validation.chosen)
-        found = search.under_priors(problem, found)
+        problem, found, volume = search.under_rho(problem, found, validation.chosen)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    return _result(video, problem, found, validation, posterior)
+    return _result(video, problem, found, volume, validation, posterior)
 
 
 def _result(
     video: ReactionVideo,
     problem: Problem,
     found: Minimum,
+    volume: Pull,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
 ) -> KineticsResult:
@@ -213,7 +214,7 @@ def _result(
         along_local.append(along)
     mu_bootstrap = log_j0_bootstrap = None
     if len(problem.models) >= _LEAST_PARTICLES:
-        drawn, n = bootstrap(found), len(problem.models)
+        drawn, n = bootstrap(volume.added_to(parameters.shared, found.arrows)), len(problem.models)
         # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
         half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
         mu_bootstrap = half * (drawn @ basis.mu_design(c).T).std(axis=0)

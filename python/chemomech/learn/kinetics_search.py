@@ -10,29 +10,27 @@ through all of this first, and the others begin under their laws.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
-from chemomech.arrays import Bool
+from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import (
-    CONVERGED,
     LEAST_DECREASE,
     Minimum,
     Objective,
     Parameters,
     minimise,
     promised_by_shared,
-    solve_arrow,
 )
 from chemomech.learn.evidence import (
     SETTLED,
-    WithVolume,
     marginal_mode,
     most_likely_length,
     most_likely_sizes,
 )
+from chemomech.learn.profile import Pull, settle, together
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
     LawBasis,
@@ -46,7 +44,7 @@ from chemomech.learn.reaction_model import (
     with_modes_of,
 )
 from chemomech.observe.video import ReactionVideo
-from chemomech.tasks import TasksOn, Unfinished, in_turn, successes
+from chemomech.tasks import TasksOn, Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -95,19 +93,30 @@ class KineticsSearch:
         """The laws."""
         return law_basis(self.video.binodal, self.video.alpha)
 
-    def beginning(self) -> tuple[Problem, Minimum]:
+    def beginning(self) -> tuple[Problem, Minimum, Float | None]:
         """On coarse cells, under held laws: those that pieces of films say, or of many particles those of a few.
+
+        Returns
+        -------
+        problem, found
+        bend : second derivatives of the volume along the laws, where a few particles say them for all.
 
         Raises
         ------
         ConvergenceError : a reaction cannot be followed.
         """
         few = a_few(self.video)
-        return self._under_laws_of_pieces() if few is None else self._under_laws_of(few)
+        return (*self._under_laws_of_pieces(), None) if few is None else self._under_laws_of(few)
 
     def laws(
-        self, coarse: Problem, found: Minimum, rho: float | None, *, settled: float = SETTLED
-    ) -> tuple[Problem, Minimum, WithVolume]:
+        self,
+        coarse: Problem,
+        found: Minimum,
+        bend: Float | None,
+        rho: float | None,
+        *,
+        settled: float = SETTLED,
+    ) -> tuple[Problem, Minimum, Pull]:
         """As `marginal_mode`: on cells fine enough, from what was found on coarse ones.
 
         Parameters
@@ -115,9 +124,9 @@ class KineticsSearch:
         rho : regularisation of ln k; None for the most likely.
         """
 
-        def resized(problem: Problem, found: Minimum) -> Problem:
+        def resized(problem: Problem, found: Minimum) -> tuple[Problem, Minimum]:
             likely, size = most_likely_sizes(problem, found)
-            return replace(problem, rho=likely if rho is None else rho, initial_size=size)
+            return problem.with_priors(found, rho=likely if rho is None else rho, initial_size=size)
 
         length = coarse.models[0].log_k_length_px
         fine = self._problem(
@@ -129,20 +138,22 @@ class KineticsSearch:
         near = _NEAR * len(fine.models)
         if promised_by_shared(found.arrows) > near:
             found = self._minimise(fine, found.parameters, "laws and all else", least_of_shared=near)
-        return self._rounds(fine, found, "laws, the rest integrated out", resized, settled)
+        return self._rounds(fine, found, "laws, the rest integrated out", resized, bend, settled)
 
-    def under_priors(self, problem: Problem, found: Minimum) -> Minimum:
-        """As `laws`, from there, under the priors of the problem."""
-        return self._rounds(problem, found, "laws, priors chosen", None, SETTLED)[1]
+    def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
+        """As `laws`, from there, the priors held."""
+        problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
+        return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
 
     def _rounds(
         self,
         problem: Problem,
         found: Minimum,
         what: str,
-        resized: Callable[[Problem, Minimum], Problem] | None,
+        resized: Callable[[Problem, Minimum], tuple[Problem, Minimum]] | None,
+        bend: Float | None,
         settled: float,
-    ) -> tuple[Problem, Minimum, WithVolume]:
+    ) -> tuple[Problem, Minimum, Pull]:
         """`marginal_mode` with slopes of the volume on cells of their own."""
         length = problem.models[0].log_k_length_px
         models = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
@@ -151,6 +162,7 @@ class KineticsSearch:
             found,
             cheaper=lambda problem: replace(problem, models=models),
             resized=resized,
+            bend=bend,
             settled=settled,
             what=f"{self.prefix}{what}",
             unfinished=self.unfinished,
@@ -177,10 +189,10 @@ class KineticsSearch:
             found = self._held(coarse, start, f"whole films, laws held, length {number}")
         return coarse, found
 
-    def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum]:
+    def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Float]:
         """Whole films on coarse cells under laws, length and sizes that a few particles say when their laws settle."""
         search = replace(self, video=few, prefix="a few particles, ")
-        known, found, _ = search.laws(*search.beginning(), None, settled=_FEW_SETTLED)
+        known, found, volume = search.laws(*search.beginning(), None, settled=_FEW_SETTLED)
         laws, length = found.parameters.shared, known.models[0].log_k_length_px
         pieces, coarse = (
             replace(self._rough(length, pieces=cut), rho=known.rho, initial_size=known.initial_size)
@@ -191,7 +203,9 @@ class KineticsSearch:
             start = Parameters(laws, first_guesses(pieces))
             return joined(pieces, coarse, self._held(pieces, start, "pieces of films, laws held").parameters)
 
-        return coarse, self._whole(coarse, from_pieces, lambda: Parameters(laws, first_guesses(coarse)))
+        whole = self._whole(coarse, from_pieces, lambda: Parameters(laws, first_guesses(coarse)))
+        n_known, n_all = (sum(len(own) for own in each.parameters.local) for each in (found, whole))
+        return coarse, whole, volume.bend * n_all / n_known
 
     def _whole(
         self, coarse: Problem, from_pieces: Callable[[], Parameters], from_first_frames: Callable[[], Parameters]
@@ -227,20 +241,10 @@ class KineticsSearch:
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
 
     def _held(self, problem: Problem, start: Parameters, what: str) -> Minimum:
-        """The minimum under the laws of the start, where particles have nothing to do with each other: one by one."""
+        """The minimum under the laws of the start."""
         what = f"{self.prefix}{what}"
-        evaluate = partial(_particle_under_laws, parameters=start, name=what, unfinished=self.unfinished)
-        indices, cells = range(len(problem.models)), [model.mesh.n_cells for model in problem.models]
-        minima = list(successes(self.tasks(what, evaluate, problem, indices, cells.__getitem__)))
-        arrows = [each.arrows[0] for each in minima]
-        found = Minimum(
-            parameters=Parameters(start.shared, tuple(each.parameters.local[0] for each in minima)),
-            objective=sum(each.objective for each in minima),
-            reason=next((each.reason for each in minima if each.reason != CONVERGED), CONVERGED),
-            iterations=max(each.iterations for each in minima),
-            arrows=arrows,
-            schur=solve_arrow(arrows, 0.0, self._no_law())[2],
-        )
+        particles = settle(problem, start, least_decrease=_ROUGH_DECREASE, what=what, unfinished=self.unfinished)
+        found = together(start.shared, particles)
         log.info("%s: misfit %.4g after %d steps at most", what, 2 * found.objective, found.iterations)
         return found
 
@@ -278,19 +282,3 @@ def a_few(video: ReactionVideo) -> ReactionVideo | None:
     missing = _FEW - len(chosen)
     chosen |= {others[i * len(others) // missing] for i in range(missing)}
     return replace(video, particles={name: each for name, each in particles.items() if name in chosen})
-
-
-def _particle_under_laws(
-    problem: Problem, index: int, *, parameters: Parameters, name: str, unfinished: Unfinished | None
-) -> Minimum:
-    """The minimum of one particle's share, the laws held."""
-    name = f"{name}, particle {index}"
-    found: Minimum | None = unfinished.find(name) if unfinished else None
-    if found is None:
-        own = replace(problem, models=[problem.models[index]], used=[problem.used[index]], tasks=in_turn)
-        start = Parameters(parameters.shared, (parameters.local[index],))
-        none = np.zeros(problem.n_shared, dtype=bool)
-        found = minimise(own, start, free=none, least_decrease=_ROUGH_DECREASE)
-        if unfinished:
-            unfinished.keep(name, found)
-    return found

@@ -11,8 +11,8 @@ from scipy import linalg
 
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Minimum, Objective, Parameters, minimise
-from chemomech.learn.evidence import moved
+from chemomech.learn.arrow import Arrow, Minimum, Parameters, minimise
+from chemomech.learn.profile import Pull, Separable, minimise_profile, moved, settle, together
 from chemomech.learn.reaction_model import Problem, from_first_frame
 from chemomech.tasks import Unfinished, in_turn, successes
 
@@ -117,7 +117,7 @@ def _fold(
     left_out, training, log_k = np.zeros(len(rhos)), np.zeros(len(rhos)), np.zeros((len(rhos), len(model.log_k_modes)))
     for i, rho in enumerate(rhos):
         own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_turn)
-        fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
+        fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE, own_matrices=False).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
         # Its own parameters were left to their prior alone; those found with all films would know its later frames.
         local, untouched = fitted.local[0].copy(), model.columns(film)[model.sizes[0] :]
@@ -131,7 +131,7 @@ def _fold(
     return left_out, training, log_k
 
 
-def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:
+def bootstrap(arrows: Sequence[Arrow], draws: int = 1000, seed: int = 0) -> Float:
     """Changes (draws, n) of the global parameters when particles are drawn anew with replacement.
 
     One Gauss-Newton step from the minimum each, the local parameters eliminated: with the Schur complement S_i and the
@@ -139,20 +139,22 @@ def bootstrap(found: Minimum, draws: int = 1000, seed: int = 0) -> Float:
     1997, section 2.7). Few particles are too few: with one the changes are zero.
     """
     schur, gradient = [], []
-    for arrow in found.arrows:
+    for arrow in arrows:
         solved = linalg.solve(arrow.gram_ll, np.column_stack([arrow.gram_gl.T, arrow.gradient_l]), assume_a="pos")
         schur.append(arrow.gram_gg - arrow.gram_gl @ solved[:, :-1])
         gradient.append(arrow.gradient_g - arrow.gram_gl @ solved[:, -1])
-    n = len(found.arrows)
+    n = len(arrows)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
     systems = np.einsum("bi,ijk->bjk", weights, np.array(schur))
     return np.asarray(-np.linalg.solve(systems, (weights @ np.array(gradient))[..., None])[..., 0])
 
 
-def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed: int = 0) -> list[Minimum]:
+def restart(
+    problem: Separable, volume: Pull, found: Minimum, spread: float, starts: int, seed: int = 0
+) -> list[Minimum]:
     """Searches from global parameters moved away from a minimum, the others following: do they end at the same place?
 
-    Places at which a reaction cannot be followed are left out.
+    The search is that of `minimise_profile`. Places at which a reaction cannot be followed are left out.
 
     Parameters
     ----------
@@ -162,7 +164,9 @@ def restart(problem: Objective, found: Minimum, spread: float, starts: int, seed
     root = linalg.cholesky(found.schur, lower=True)
     minima = []
     for _ in range(starts):
-        move = linalg.solve_triangular(root, random.standard_normal(problem.n_shared), lower=True, trans="T")
+        move = linalg.solve_triangular(root, random.standard_normal(len(root)), lower=True, trans="T")
         with suppress(ConvergenceError):
-            minima.append(minimise(problem, moved(found, spread * move)))
+            start = moved(found, spread * move)
+            there = together(start.shared, settle(problem, start, found.arrows))
+            minima.append(minimise_profile(problem, there, volume))
     return minima

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -22,7 +22,7 @@ from scipy.special import expit, logit
 from chemomech._core import Trajectory
 from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Arrow, Parameters
+from chemomech.learn.arrow import Arrow, Minimum, Parameters, marginal
 from chemomech.learn.random_field import Spectra, covariance_spectra, field_modes, most_likely_field, smoothed
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
@@ -383,6 +383,24 @@ class Problem:
         for film in range(len(model.films)):
             weights[model.initial_columns(film)] = self.initial_size**-2
         return weights
+
+    def alone(self, index: int) -> Self:
+        """The share of one particle, evaluated in one thread."""
+        return replace(self, models=[self.models[index]], used=[self.used[index]], tasks=in_turn)
+
+    def cost(self, index: int) -> float:
+        """Relative time of an evaluation of one particle."""
+        return self.models[index].mesh.n_cells * sum(self.used[index])
+
+    def with_priors(self, found: Minimum, *, rho: float, initial_size: float) -> tuple[Self, Minimum]:
+        """The problem with other priors, and what was found there as it is under these."""
+        problem, value, arrows = replace(self, rho=rho, initial_size=initial_size), found.objective, []
+        for model, arrow, local in zip(self.models, found.arrows, found.parameters.local, strict=True):
+            more = problem.prior(model) - self.prior(model)
+            value += float(more @ local**2) / 2
+            gram, gradient = arrow.gram_ll + np.diag(more), arrow.gradient_l + more * local
+            arrows.append(replace(arrow, gram_ll=gram, gradient_l=gradient))
+        return problem, replace(found, objective=value, arrows=arrows, schur=marginal(arrows))
 
     def frames(self, index: int, film: int, parameters: Parameters) -> Float:
         """The model of one film, (n_t, n_pixels)."""

@@ -1,0 +1,121 @@
+"""Particles at minima of their own under shared parameters."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chemomech.errors import ConvergenceError
+from chemomech.learn.arrow import CONVERGED, STALLED, Arrow, Minimum, Parameters, marginal, minimise
+from chemomech.learn.profile import Pull, minimise_profile, settle
+from chemomech.tasks import in_turn
+
+NOTHING = Pull(np.zeros(1), np.zeros((3, 1)), np.zeros((1, 1)))
+
+
+class Valleys:
+    """Each particle a curved valley of its own, y = a x^2, whose floor has its least at x = 1."""
+
+    n_shared = 1
+    tasks = staticmethod(in_turn)
+
+    def __init__(self, bends, farthest=np.inf):
+        self.bends, self.farthest = bends, farthest
+        self.systems = dict.fromkeys(bends, 0)
+
+    def alone(self, index):
+        own = copy.copy(self)
+        own.bends = [self.bends[index]]
+        return own
+
+    def cost(self, index):
+        return 1.0
+
+    def residual(self, a, x, y):
+        if x > self.farthest:
+            raise ConvergenceError("a reaction", iterations=1, residual=1.0, tolerance=0.1)
+        return np.array([1000 * (y - a * x**2), 100 * (1 - x)]), np.array([[-2000 * a * x, 1000], [-100, 0]])
+
+    def objective(self, parameters, below=np.inf):
+        try:
+            return self.turned(parameters, self.system(parameters)[1])[0]
+        except ConvergenceError:
+            return np.inf
+
+    def system(self, parameters):
+        total, arrows = 0.0, []
+        for a, (y,) in zip(self.bends, parameters.local, strict=True):
+            self.systems[a] += 1
+            residual, jacobian = self.residual(a, parameters.shared[0], y)
+            gram, slope = jacobian.T @ jacobian, jacobian.T @ residual
+            arrows.append(Arrow(gram[:1, :1], gram[:1, 1:], gram[1:, 1:], slope[:1], slope[1:]))
+            total += residual @ residual / 2
+        return total, arrows
+
+    def turned(self, parameters, arrows):
+        here = copy.copy(self)
+        here.systems = dict.fromkeys(self.bends, 0)
+        value, new = here.system(parameters)
+        return value, [
+            replace(old, gradient_g=own.gradient_g, gradient_l=own.gradient_l)
+            for old, own in zip(arrows, new, strict=True)
+        ]
+
+
+def beginning(problem, x):
+    parameters = Parameters(np.array([x]), tuple(np.array([a * x**2]) for a in problem.bends))
+    value, arrows = problem.system(parameters)
+    return Minimum(parameters, value, "", 0, arrows, marginal(arrows))
+
+
+def test_a_curved_valley_is_no_detour():
+    """With y on the floor what is left is a parabola of x, of which one step finds the least; the joint search
+    creeps along the valley.
+    """
+    problem = Valleys([1.0, -2.0, 0.5])
+    start = beginning(problem, -1.2)
+    found = minimise_profile(problem, start, NOTHING)
+    assert found.reason == CONVERGED
+    assert found.parameters.shared[0] == pytest.approx(1, abs=1e-3)  # a standard error is 6e-3
+    assert found.iterations <= 3
+    assert minimise(problem, start.parameters).iterations > 10
+    np.testing.assert_allclose(np.concatenate(found.parameters.local), problem.bends, rtol=3e-3)
+
+
+def test_what_is_added_moves_the_minimum():
+    """sum (100 (1 - x))^2 / 2 + s (x - x0) + b (x - x0)^2 / 2 has its least where the slope vanishes; the objective
+    returned is that of the particles alone.
+    """
+    problem = Valleys([1.0, -2.0, 0.5])
+    pull = Pull(np.array([0.75]), np.array([[3e3], [-1e3], [2e3]]), np.array([[1e4]]))
+    found = minimise_profile(problem, beginning(problem, 0.75), pull)
+    x = (3e4 - 4e3 + 1e4 * 0.75) / (3e4 + 1e4)
+    # Jumps that are allowed, 1 for each particle, leave 3 of half the sum.
+    assert found.parameters.shared[0] == pytest.approx(x, abs=np.sqrt(2 * 3 / 4e4))
+    assert found.objective == pytest.approx(3e4 * (1 - found.parameters.shared[0]) ** 2 / 2, abs=3)
+
+
+def test_where_a_reaction_is_lost_a_part_of_the_step_is_taken():
+    """Beyond x = 0.7 nothing can be followed: the search goes as far as parts of its steps lead, and says so."""
+    problem = Valleys([1.0, -2.0, 0.5], farthest=0.7)
+    found = minimise_profile(problem, beginning(problem, 0.1), NOTHING)
+    assert found.reason == STALLED
+    assert 0.6 < found.parameters.shared[0] < 0.7
+
+
+def test_matrices_are_renewed_where_they_foresee_badly():
+    """A particle that ends where it was expected keeps those it had, another evaluates its own."""
+    problem = Valleys([1.0, -2.0])
+    start = beginning(problem, 0.5)
+    before = dict(problem.systems)
+    settle(problem, start.parameters, start.arrows, [1250.0, 1000.0], surprise=1.0)  # 1250 is what both have
+    assert {a: problem.systems[a] - before[a] for a in problem.bends} == {1.0: 0, -2.0: 1}
+
+
+def test_particles_are_given_up_as_soon_as_they_are_too_much():
+    problem = Valleys([1.0, -2.0, 0.5])
+    start = beginning(problem, 0.5)
+    with pytest.raises(ConvergenceError):
+        settle(problem, start.parameters, start.arrows, below=3 * 1250.0)
+    assert len(settle(problem, start.parameters, start.arrows, below=3 * 1250.0 + 1)) == 3
