@@ -141,8 +141,8 @@ def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
     problem, cheaper = HiddenAmplitude(groups, 0.3), Bent(groups, 0.5)
     start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
     held = minimise(problem, start, free=np.array([False]))
-    own = replace(held, arrows=cheaper.system(start)[1])
-    slopes = evidence._slopes(problem, cheaper, replace(held, parameters=start), "", None)
+    own = replace(held, arrows=cheaper.system(held.parameters)[1])
+    slopes = evidence._slopes(problem, cheaper, held, "", None)
     np.testing.assert_array_equal(slopes, volume_slopes(cheaper, own, (0, 1)))
 
     class Lost(Bent):

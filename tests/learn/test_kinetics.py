@@ -12,7 +12,9 @@ from chemomech.learn import kinetics_search
 from chemomech.learn.arrow import (
     CONVERGED,
     Arrow,
+    Minimum,
     Parameters,
+    marginal,
     minimise,
     promised_by_shared,
     solve_arrow,
@@ -321,6 +323,20 @@ def test_validation_sees_too_much_regularisation(video, problem):
     assert validation.error[1] > 1.1 * validation.error[0]
     assert validation.training[1] > 1.5 * validation.training[0]
     assert set(validation.consistency) == {"P1", "P2"}
+
+
+def test_a_minimum_under_other_priors_is_what_the_problem_says_there(problem):
+    """To rounding, without an evaluation."""
+    start = starting_parameters(problem)
+    value, arrows = problem.system(start)
+    found = Minimum(start, value, CONVERGED, 0, arrows, marginal(arrows))
+    other, again = problem.with_priors(found, rho=0.3, initial_size=2.0)
+    expected, systems = other.system(start)
+    assert again.objective == pytest.approx(expected, rel=1e-12)
+    for one, two in zip(again.arrows, systems, strict=True):
+        np.testing.assert_allclose(one.gram_ll, two.gram_ll, rtol=1e-10, atol=1e-6)
+        np.testing.assert_allclose(one.gradient_l, two.gradient_l, rtol=1e-10, atol=1e-6)
+    np.testing.assert_allclose(again.schur, marginal(systems), rtol=1e-6)
 
 
 def test_adjoint_gradients_are_those_of_the_sensitivities(problem):

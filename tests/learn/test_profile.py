@@ -75,7 +75,7 @@ def test_a_curved_valley_is_no_detour():
     """
     problem = Valleys([1.0, -2.0, 0.5])
     start = beginning(problem, -1.2)
-    found = minimise_profile(problem, start, NOTHING)
+    found = minimise_profile(problem, start, NOTHING, least=0.03)
     assert found.reason == CONVERGED
     assert found.parameters.shared[0] == pytest.approx(1, abs=1e-3)  # a standard error is 6e-3
     assert found.iterations <= 3
@@ -89,7 +89,7 @@ def test_what_is_added_moves_the_minimum():
     """
     problem = Valleys([1.0, -2.0, 0.5])
     pull = Pull(np.array([0.75]), np.array([[3e3], [-1e3], [2e3]]), np.array([[1e4]]))
-    found = minimise_profile(problem, beginning(problem, 0.75), pull)
+    found = minimise_profile(problem, beginning(problem, 0.75), pull, least=0.03)
     x = (3e4 - 4e3 + 1e4 * 0.75) / (3e4 + 1e4)
     # Jumps that are allowed, 1 for each particle, leave 3 of half the sum.
     assert found.parameters.shared[0] == pytest.approx(x, abs=np.sqrt(2 * 3 / 4e4))
@@ -99,7 +99,7 @@ def test_what_is_added_moves_the_minimum():
 def test_where_a_reaction_is_lost_a_part_of_the_step_is_taken():
     """Beyond x = 0.7 nothing can be followed: the search goes as far as parts of its steps lead, and says so."""
     problem = Valleys([1.0, -2.0, 0.5], farthest=0.7)
-    found = minimise_profile(problem, beginning(problem, 0.1), NOTHING)
+    found = minimise_profile(problem, beginning(problem, 0.1), NOTHING, least=0.03)
     assert found.reason == STALLED
     assert 0.6 < found.parameters.shared[0] < 0.7
 

@@ -182,7 +182,7 @@ def minimise(
     arrows: Sequence[Arrow] | None = None,
     free: Bool | None = None,
     least_decrease: float = 0.0,
-    least_of_shared: float = LEAST_DECREASE,
+    least: float = LEAST_DECREASE,
     own_matrices: bool = True,
     what: str = "",
     unfinished: Unfinished | None = None,
@@ -197,10 +197,9 @@ def minimise(
     arrows : matrices to begin with; None to evaluate them.
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
-    least_of_shared : expected decrease of half the sum by the shared parameters, the local ones following, below which
-        it ends.
+    least : expected decrease of half the sum by the shared parameters, the local ones following, below which it ends.
     own_matrices : whether the matrices at the end are those there; otherwise they are evaluated where steps ask for it
-        alone, and a last step that promises too little is not taken.
+        alone, and a last step that promises less is not taken.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """
@@ -214,7 +213,7 @@ def minimise(
         at = Iterate(start, *problem.turned(start, arrows), _FIRST_DAMPING, 0, 1)
     if not at.reason:
         with Outlook(what) as outlook:
-            at = _search(problem, at, free, least_decrease, least_of_shared, own_matrices, outlook, unfinished)
+            at = _search(problem, at, free, least_decrease, least, own_matrices, outlook, unfinished)
     return Minimum(at.parameters, at.value, at.reason, at.iteration, at.arrows, marginal(at.arrows), at.age)
 
 
@@ -223,7 +222,7 @@ def _search(
     at: Iterate,
     free: Bool,
     least_decrease: float,
-    least_of_shared: float,
+    least: float,
     own_matrices: bool,
     outlook: "Outlook",
     unfinished: Unfinished | None,
@@ -246,7 +245,7 @@ def _search(
         expected, of_shared = expected_decrease(arrows, whole), float(shared @ schur @ shared) / 2
         # A decrease that only damping after refused steps has made small says nothing of a minimum.
         relative = 0.0 if refusals else least_decrease * value
-        most_of_shared = max(least_of_shared, relative)
+        most_of_shared = max(least, relative)
         end = max(LEAST_DECREASE * len(arrows), most_of_shared)
         small = expected < end and of_shared < most_of_shared
         if small and not refusals and promised_by_shared(arrows, free) > most_of_shared:

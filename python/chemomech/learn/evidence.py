@@ -130,7 +130,9 @@ def marginal_mode(
         if resized:
             problem, found = resized(problem, found)
         volume = Pull(centre, slopes, bend)
-        found = minimise_profile(problem, found, volume, what=round_of, unfinished=unfinished)
+        # Half of the distance that is allowed, as a decrease.
+        least = (settled / 2) ** 2 / 2
+        found = minimise_profile(problem, found, volume, least=least, what=round_of, unfinished=unfinished)
     assert volume is not None
     return problem, found, volume
 

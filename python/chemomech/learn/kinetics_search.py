@@ -17,12 +17,10 @@ import numpy as np
 from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import (
-    LEAST_DECREASE,
+    Arrow,
     Minimum,
-    Objective,
     Parameters,
     minimise,
-    promised_by_shared,
 )
 from chemomech.learn.evidence import (
     SETTLED,
@@ -30,7 +28,7 @@ from chemomech.learn.evidence import (
     most_likely_length,
     most_likely_sizes,
 )
-from chemomech.learn.profile import Pull, settle, together
+from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, settle, together
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
     LawBasis,
@@ -48,8 +46,6 @@ from chemomech.tasks import TasksOn, Unfinished
 
 log = logging.getLogger(__name__)
 
-#: Relative decrease that ends a search that only has to lead into the valley.
-_ROUGH_DECREASE = 5e-3
 #: Largest cells, in units of sqrt(kappa / (c_s kT)), of the first stages, and the error of their time steps.
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 #: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
@@ -57,11 +53,11 @@ _VOLUME_CELL = 0.8
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
-_FEW_SETTLED = 1.0
+_FEW_SETTLED = 3.0
 #: By how much for each particle the laws may promise to lower half the objective where the rounds of `marginal_mode`
 #: begin: far from the films slopes of the volume say nothing. The volume of hundreds of pixels itself holds the laws 10
 #: to 20 above the minimum.
-_NEAR = 30.0
+_NEAR = 100.0
 #: rho_2 to start from.
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
@@ -134,14 +130,15 @@ class KineticsSearch:
             rho=coarse.rho if rho is None else rho,
             initial_size=coarse.initial_size,
         )
-        found = self._held(fine, found.parameters, "whole films, finer cells")
-        near = _NEAR * len(fine.models)
-        if promised_by_shared(found.arrows) > near:
-            found = self._minimise(fine, found.parameters, "laws and all else", least_of_shared=near)
+        found = self._held(fine, found.parameters, "whole films, finer cells", found.arrows)
+        n_particles, n_shared = len(fine.models), fine.n_shared
+        nothing = Pull(found.parameters.shared, np.zeros((n_particles, n_shared)), np.zeros((n_shared, n_shared)))
+        what, near = f"{self.prefix}laws and all else", _NEAR * n_particles
+        found = minimise_profile(fine, found, nothing, least=near, what=what, unfinished=self.unfinished)
         return self._rounds(fine, found, "laws, the rest integrated out", resized, bend, settled)
 
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
-        """As `laws`, from there, the priors held."""
+        """As `laws`, from there."""
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
         return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
 
@@ -176,7 +173,14 @@ class KineticsSearch:
         free, n_mu = self._no_law(), self.basis.mu_modes.shape[1]
         free[n_mu : n_mu + _PIECES_LOG_J0] = True
         start = starting_parameters(pieces)
-        cut = self._minimise(pieces, start, "pieces of films", free=free, least_decrease=_ROUGH_DECREASE)
+        cut = minimise(
+            pieces,
+            start,
+            free=free,
+            least_decrease=ROUGH_DECREASE,
+            what=f"{self.prefix}pieces of films",
+            unfinished=self.unfinished,
+        )
         found = self._whole(coarse, lambda: joined(pieces, coarse, cut.parameters), lambda: starting_parameters(coarse))
         shortest, length = self._rough(_SHORTEST_PX), START_LENGTH_PX
         for number in range(1, _MOST_LENGTHS + 1):
@@ -240,33 +244,13 @@ class KineticsSearch:
         models = build_models(self.video, log_k_length_px=length_px, pieces=pieces, largest_cell=_COARSE_CELL)
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
 
-    def _held(self, problem: Problem, start: Parameters, what: str) -> Minimum:
+    def _held(self, problem: Problem, start: Parameters, what: str, arrows: Sequence[Arrow] | None = None) -> Minimum:
         """The minimum under the laws of the start."""
         what = f"{self.prefix}{what}"
-        particles = settle(problem, start, least_decrease=_ROUGH_DECREASE, what=what, unfinished=self.unfinished)
+        particles = settle(problem, start, arrows, least_decrease=ROUGH_DECREASE, what=what, unfinished=self.unfinished)
         found = together(start.shared, particles)
         log.info("%s: misfit %.4g after %d steps at most", what, 2 * found.objective, found.iterations)
         return found
-
-    def _minimise(
-        self,
-        problem: Objective,
-        start: Parameters,
-        what: str,
-        *,
-        free: Bool | None = None,
-        least_decrease: float = 0.0,
-        least_of_shared: float = LEAST_DECREASE,
-    ) -> Minimum:
-        return minimise(
-            problem,
-            start,
-            free=free,
-            least_decrease=least_decrease,
-            least_of_shared=least_of_shared,
-            what=f"{self.prefix}{what}",
-            unfinished=self.unfinished,
-        )
 
 
 def a_few(video: ReactionVideo) -> ReactionVideo | None:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 #: rho_2 tried, from weak to strong.
 RHO_GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _FOLD_DECREASE = 1e-3
+#: Expected decrease of half the objective that ends a search from elsewhere: a quarter of a standard deviation.
+_RESTART_LEAST = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,5 +170,5 @@ def restart(
         with suppress(ConvergenceError):
             start = moved(found, spread * move)
             there = together(start.shared, settle(problem, start, found.arrows))
-            minima.append(minimise_profile(problem, there, volume))
+            minima.append(minimise_profile(problem, there, volume, least=_RESTART_LEAST))
     return minima

@@ -38,10 +38,14 @@ from chemomech.tasks import TasksOn, Unfinished, successes
 
 log = logging.getLogger(__name__)
 
-#: The search ends where half the sum is expected to fall by less: a quarter of a standard deviation.
-_LEAST_PROMISE = 0.03
 #: Parts of a step that are tried, until one lowers the sum.
 _PARTS = (1.0, 0.3, 0.1, 0.03)
+#: Relative decrease that a particle may still promise where a search begins, or that has only to lead into the valley.
+ROUGH_DECREASE = 5e-3
+#: And later, of the mean share of what all are expected to fall by.
+_SETTLED = 0.1
+#: By how much of half the sum, for each particle, matrices may foresee wrongly what jumps by `JUMP`.
+_SURPRISE = 3.0
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
 
@@ -114,6 +118,7 @@ def settle(
     *,
     surprise: float = np.inf,
     below: float = np.inf,
+    least: float = JUMP,
     least_decrease: float = 0.0,
     what: str = "particles, laws held",
     unfinished: Unfinished | None = None,
@@ -126,7 +131,7 @@ def settle(
     foreseen, surprise : of each particle half the sum that is expected, and by how much it may be missed until the
         matrices are evaluated anew at the minimum.
     below : given up where half the sum is no smaller.
-    least_decrease : as of `minimise`.
+    least, least_decrease : expected decrease, and relative one, below which a particle has settled.
     what, unfinished : each particle is kept under the name `what`.
 
     Raises
@@ -138,6 +143,7 @@ def settle(
         _settle,
         shared=parameters.shared,
         surprise=surprise,
+        least=least,
         least_decrease=least_decrease,
         name=what,
         unfinished=unfinished,
@@ -162,6 +168,7 @@ def _settle(
     *,
     shared: Float,
     surprise: float,
+    least: float,
     least_decrease: float,
     name: str,
     unfinished: Unfinished | None,
@@ -176,8 +183,8 @@ def _settle(
             Parameters(shared, (local,)),
             arrows=[arrow] if arrow else None,
             free=np.zeros(len(shared), dtype=bool),
+            least=least,
             least_decrease=least_decrease,
-            least_of_shared=JUMP,
             own_matrices=False,
         )
         if at.age > 0 and abs(at.objective - foreseen) > surprise:
@@ -213,16 +220,23 @@ class _Profile:
 
 
 def minimise_profile(
-    problem: Separable, found: Minimum, pull: Pull, *, what: str = "", unfinished: Unfinished | None = None
+    problem: Separable,
+    found: Minimum,
+    pull: Pull,
+    *,
+    least: float,
+    what: str = "",
+    unfinished: Unfinished | None = None,
 ) -> Minimum:
     """The minimum of an objective and what is added to it.
 
-    The search ends where the shared parameters promise next to nothing, or after a step that promised less than what
+    The search ends where little is expected, or after a step that promised less than what
     the objective jumps by as time steps change, and did no good.
 
     Parameters
     ----------
     found : where to begin, and matrices to begin with.
+    least : expected decrease of half the sum below which the search ends.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
 
@@ -235,37 +249,39 @@ def minimise_profile(
     ConvergenceError : a particle cannot be evaluated at the start.
     """
     at: _Profile | None = unfinished.find(what) if unfinished else None
-    at = at or _Profile(found.parameters.shared, settle(problem, found.parameters, found.arrows))
+    at = at or _Profile(
+        found.parameters.shared, settle(problem, found.parameters, found.arrows, least_decrease=ROUGH_DECREASE)
+    )
     if not at.reason:
         with Outlook(what) as outlook:
             while not at.reason:
-                at = _step(problem, at, pull, outlook)
+                at = _step(problem, at, pull, least, outlook)
                 if unfinished:
                     unfinished.keep(what, at)
     return replace(together(at.shared, at.particles), reason=at.reason, iterations=at.iterations)
 
 
-def _step(problem: Separable, at: _Profile, pull: Pull, outlook: Outlook) -> _Profile:
+def _step(problem: Separable, at: _Profile, pull: Pull, least: float, outlook: Outlook) -> _Profile:
     """After a step, or with the reason why there is none."""
     if at.iterations == MOST_ITERATIONS:
         return replace(at, reason="iteration limit")
-    found = _line_search(problem, at, pull, outlook)
+    found = _line_search(problem, at, pull, least, outlook)
     if found is None:
         with suppress(ConvergenceError):  # derivatives may not be had where gradients can
             arrows = evaluated(problem, together(at.shared, at.particles)).arrows
             own = [replace(each, arrow=arrow) for each, arrow in zip(at.particles, arrows, strict=True)]
-            found = _line_search(problem, replace(at, particles=own), pull, outlook)
+            found = _line_search(problem, replace(at, particles=own), pull, least, outlook)
     return found or replace(at, reason=STALLED)
 
 
-def _line_search(problem: Separable, at: _Profile, pull: Pull, outlook: Outlook) -> _Profile | None:
+def _line_search(problem: Separable, at: _Profile, pull: Pull, least: float, outlook: Outlook) -> _Profile | None:
     """After a step, as it is where none is asked for, or None where none lowers the sum."""
     now = together(at.shared, at.particles)
     n, jump = len(now.arrows), JUMP * len(now.arrows)
     slope = reduced_gradient(pull.added_to(at.shared, now.arrows))
     full = -linalg.solve(now.schur + pull.bend, slope, assume_a="pos")
     promised = float(-slope @ full) / 2
-    if promised < _LEAST_PROMISE:
+    if promised < least:
         return replace(at, reason=CONVERGED)
     value = now.objective + pull.value(at.shared)
     for part in _PARTS:
@@ -279,9 +295,12 @@ def _line_search(problem: Separable, at: _Profile, pull: Pull, outlook: Outlook)
         small = expected < jump
         below = value - _LEAST_GAIN * expected + (jump if small else 0.0) - pull.value(trial.shared)
         # Where matrices foresee less well than this on the average, the next ones are new.
-        surprise = max((1 - GOOD_GAIN) * expected / n, JUMP)
+        surprise = max((1 - GOOD_GAIN) * expected / n, _SURPRISE)
+        least_of_each = max(_SETTLED * expected / n, JUMP)
         try:
-            particles = settle(problem, trial, now.arrows, foreseen, surprise=surprise, below=below)
+            particles = settle(
+                problem, trial, now.arrows, foreseen, surprise=surprise, below=below, least=least_of_each
+            )
         except ConvergenceError as error:
             log.debug("part %g, expected %.3g: %s", part, expected, error)
             continue
