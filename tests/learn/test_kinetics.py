@@ -327,7 +327,8 @@ def test_validation_sees_too_much_regularisation(video, problem):
 
 def test_a_minimum_under_other_priors_is_what_the_problem_says_there(problem):
     """To rounding, without an evaluation."""
-    start = starting_parameters(problem)
+    start, random = starting_parameters(problem), np.random.default_rng(5)
+    start = Parameters(start.shared, tuple(own + 0.3 * random.standard_normal(len(own)) for own in start.local))
     value, arrows = problem.system(start)
     found = Minimum(start, value, CONVERGED, 0, arrows, marginal(arrows))
     other, again = problem.with_priors(found, rho=0.3, initial_size=2.0)
@@ -374,9 +375,10 @@ def test_volume_gradients_are_those_of_differences(problem):
             halves.append(np.linalg.slogdet(gram)[1] / 2)
         return np.array(halves)
 
-    gradients = exact.volume_gradients(start, exact.system(start)[1], (0, 1))
+    gradients = exact.volume_gradients(start, exact.system(start)[1])
     slopes = np.array([g @ shared + own @ along for (g, own), along in zip(gradients, local, strict=True)])
-    ((alone, _),) = exact.volume_gradients(start, exact.system(start)[1], (1,))
+    own = Parameters(start.shared, start.local[1:])
+    ((alone, _),) = exact.alone(1).volume_gradients(own, exact.alone(1).system(own)[1])
     np.testing.assert_array_equal(alone, gradients[1][0])
     near, far = ((volume(h) - volume(-h)) / (2 * h) for h in (0.0025, 0.005))
     np.testing.assert_allclose(slopes, (4 * near - far) / 3, rtol=2e-3)

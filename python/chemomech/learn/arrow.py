@@ -141,7 +141,7 @@ class Minimum:
     objective : half the objective.
     reason : why it ended.
     iterations : Gauss-Newton steps taken.
-    arrows : the Gauss-Newton systems there.
+    arrows : the Gauss-Newton systems, gradients those there.
     schur : (n, n), inverse covariance of the global parameters with the local ones marginalised.
     age : steps for which the matrices of the arrows have been kept.
     """
@@ -197,9 +197,9 @@ def minimise(
     arrows : matrices to begin with; None to evaluate them.
     free : (n,) global parameters that may move; None for all.
     least_decrease : expected relative decrease below which the search ends, where that is sooner.
-    least : expected decrease of half the sum by the shared parameters, the local ones following, below which it ends.
-    own_matrices : whether the matrices at the end are those there; otherwise they are evaluated where steps ask for it
-        alone, and a last step that promises less is not taken.
+    least : expected decrease of half the sum below which it ends; `LEAST_DECREASE` is enough for each particle.
+    own_matrices : whether the matrices at the end are those there; otherwise they are evaluated only where steps ask
+        for it, and a last step that promises less than `least` is not taken.
     what : what is fitted, to log every iteration under this name; silent without.
     unfinished : keeps every accepted iterate under the name `what`; the search goes on from one that it has.
     """

@@ -10,7 +10,6 @@ priors are those under which the local parameters found, with their uncertainty,
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -29,6 +28,7 @@ from chemomech.tasks import Unfinished, successes
 log = logging.getLogger(__name__)
 
 UNSETTLED = "the laws had not settled"
+UNKNOWN = "derivatives at the last place cannot be had"
 #: Distance of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
 SETTLED, _MOST_ROUNDS = 0.5, 6
 #: How far, in standard deviations, the first model of the volume may carry the shared parameters.
@@ -48,10 +48,8 @@ _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 class Integrable(Separable, Protocol):
     """An objective of which the volume's slopes are known."""
 
-    def volume_gradients(
-        self, parameters: Parameters, arrows: Sequence[Arrow], particles: Sequence[int]
-    ) -> list[tuple[Float, Float]]:
-        """Gradients of half ln det gram_ll of particles where these are the systems, shared and local.
+    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
+        """Gradients of half ln det gram_ll of all particles where these are the systems, shared and local.
 
         Raises
         ------
@@ -87,7 +85,8 @@ def marginal_mode(
         followed they are those of the problem.
     resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called in each
         round.
-    bend : (n, n) second derivatives of the volume where they are known already.
+    bend : (n, n) second derivatives of the volume where they are known already; more is added where the slopes would
+        carry the parameters too far.
     settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
@@ -110,18 +109,23 @@ def marginal_mode(
         slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         if volume is None:
-            pull = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
             if bend is None:
-                bend = max(_FIRST_BEND, pull / _LONGEST - 1) * found.schur
+                bend = _FIRST_BEND * found.schur
+            far = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
+            volume = Pull(centre, slopes, bend + max(far / _LONGEST - 1 - _FIRST_BEND, 0) * found.schur)
         else:
             left = _distance(found, slope)
-            if left < settled:  # as matrices of other places say
-                with suppress(ConvergenceError):  # derivatives may not be had where gradients can
+            if left < settled or number > _MOST_ROUNDS:  # as matrices of other places say
+                try:
                     found = evaluated(problem, found)
                     left = _distance(found, slope)
-            bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
+                except ConvergenceError as error:
+                    log.info("%s: %s", round_of, error)
+                    found = replace(found, reason=UNKNOWN)
             if what:
                 log.info("%s: laws off by about %.2g standard deviations", round_of, left)
+            bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
+            volume = Pull(centre, slopes, bend)
             if left < settled:
                 break
             if number > _MOST_ROUNDS:
@@ -129,9 +133,9 @@ def marginal_mode(
                 break
         if resized:
             problem, found = resized(problem, found)
-        volume = Pull(centre, slopes, bend)
-        # Half of the distance that is allowed, as a decrease.
-        least = (settled / 2) ** 2 / 2
+        # Half of the distance that is allowed, as a decrease along what the volume bends most.
+        stiffest = float(linalg.eigvalsh(volume.bend, found.schur)[-1])
+        least = (settled / 2) ** 2 / 2 / (1 + stiffest)
         found = minimise_profile(problem, found, volume, least=least, what=round_of, unfinished=unfinished)
     assert volume is not None
     return problem, found, volume
@@ -155,20 +159,33 @@ def _slopes(
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
+    parameters = found.parameters
     slopes, strange = np.zeros((len(found.arrows), problem.n_shared)), list(range(len(found.arrows)))
     if cheaper:
         try:  # with systems of its own: directions that those of another problem leave open would count for too much
-            slopes = volume_slopes(cheaper, replace(found, arrows=cheaper.system(found.parameters)[1]), strange)
+            slopes = volume_slopes(cheaper, parameters, cheaper.system(parameters)[1])
         except ConvergenceError as error:
             log.info("%s: of the problem itself, as %s", name, error)
         else:
             square = len(slopes) * np.sum(slopes * linalg.solve(found.schur, slopes.T, assume_a="pos").T, axis=1)
             strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
+            if strange:
+                log.info("%s: of the problem itself for %d particles, of which they are too steep", name, len(strange))
     if strange:
-        slopes[strange] = volume_slopes(problem, evaluated(problem, found), strange)
+        evaluate = partial(_slope_alone, shared=parameters.shared)
+        items = [(index, parameters.local[index]) for index in strange]
+        alone = problem.tasks("slopes of the volume", evaluate, problem, items, lambda item: problem.cost(item[0]))
+        slopes[strange] = list(successes(alone))
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
+
+
+def _slope_alone(problem: Integrable, item: tuple[int, Float], *, shared: Float) -> Float:
+    """Of the volume of one particle."""
+    index, local = item
+    own, parameters = problem.alone(index), Parameters(shared, (local,))
+    return np.asarray(volume_slopes(own, parameters, own.system(parameters)[1])[0])
 
 
 def _updated(bend: Float, change: Float, turn: Float) -> Float:
@@ -183,15 +200,18 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
     return np.asarray(bend - np.outer(along, along) / full + np.outer(turn, turn) / short)
 
 
-def volume_slopes(problem: Integrable, found: Minimum, particles: Sequence[int]) -> Float:
+def volume_slopes(problem: Integrable, parameters: Parameters, arrows: Sequence[Arrow]) -> Float:
     """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following.
+
+    Parameters
+    ----------
+    arrows : the systems of the problem there.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
-    gradients = problem.volume_gradients(found.parameters, found.arrows, particles)
-    arrows = [found.arrows[index] for index in particles]
+    gradients = problem.volume_gradients(parameters, arrows)
     return np.array(
         [
             shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos")

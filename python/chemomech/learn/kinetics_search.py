@@ -124,12 +124,11 @@ class KineticsSearch:
             likely, size = most_likely_sizes(problem, found)
             return problem.with_priors(found, rho=likely if rho is None else rho, initial_size=size)
 
+        if rho is not None:
+            coarse, found = coarse.with_priors(found, rho=rho, initial_size=coarse.initial_size)
         length = coarse.models[0].log_k_length_px
-        fine = self._problem(
-            build_models(self.video, log_k_length_px=length),
-            rho=coarse.rho if rho is None else rho,
-            initial_size=coarse.initial_size,
-        )
+        models = build_models(self.video, log_k_length_px=length)
+        fine = self._problem(models, rho=coarse.rho, initial_size=coarse.initial_size)
         found = self._held(fine, found.parameters, "whole films, finer cells", found.arrows)
         n_particles, n_shared = len(fine.models), fine.n_shared
         nothing = Pull(found.parameters.shared, np.zeros((n_particles, n_shared)), np.zeros((n_shared, n_shared)))

@@ -12,7 +12,7 @@ from scipy import linalg
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Parameters, minimise
-from chemomech.learn.profile import Pull, Separable, minimise_profile, moved, settle, together
+from chemomech.learn.profile import Pull, Separable, minimise_profile, moved
 from chemomech.learn.reaction_model import Problem, from_first_frame
 from chemomech.tasks import Unfinished, in_turn, successes
 
@@ -119,7 +119,7 @@ def _fold(
     left_out, training, log_k = np.zeros(len(rhos)), np.zeros(len(rhos)), np.zeros((len(rhos), len(model.log_k_modes)))
     for i, rho in enumerate(rhos):
         own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_turn)
-        fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE, own_matrices=False).parameters
+        fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
         # Its own parameters were left to their prior alone; those found with all films would know its later frames.
         local, untouched = fitted.local[0].copy(), model.columns(film)[model.sizes[0] :]
@@ -168,7 +168,6 @@ def restart(
     for _ in range(starts):
         move = linalg.solve_triangular(root, random.standard_normal(len(root)), lower=True, trans="T")
         with suppress(ConvergenceError):
-            start = moved(found, spread * move)
-            there = together(start.shared, settle(problem, start, found.arrows))
-            minima.append(minimise_profile(problem, there, volume, least=_RESTART_LEAST))
+            start = replace(found, parameters=moved(found, spread * move))
+            minima.append(minimise_profile(problem, start, volume, least=_RESTART_LEAST))
     return minima

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _PARTS = (1.0, 0.3, 0.1, 0.03)
 #: Relative decrease that a particle may still promise where a search begins, or that has only to lead into the valley.
 ROUGH_DECREASE = 5e-3
-#: And later, of the mean share of what all are expected to fall by.
+#: Share of the mean expected decrease of a step that a particle may still promise after it.
 _SETTLED = 0.1
 #: By how much of half the sum, for each particle, matrices may foresee wrongly what jumps by `JUMP`.
 _SURPRISE = 3.0
@@ -101,6 +101,7 @@ class Settled:
     ----------
     arrow : gradients are those there, the matrices those of a place on the way there.
     iterations : steps taken.
+    age : steps for which the matrices have been kept.
     """
 
     local: Float
@@ -108,6 +109,7 @@ class Settled:
     arrow: Arrow
     reason: str
     iterations: int
+    age: int
 
 
 def settle(
@@ -178,19 +180,22 @@ def _settle(
     found: Settled | None = unfinished.find(name) if unfinished else None
     if found is None:
         own = problem.alone(index)
-        at = minimise(
-            own,
-            Parameters(shared, (local,)),
-            arrows=[arrow] if arrow else None,
-            free=np.zeros(len(shared), dtype=bool),
-            least=least,
-            least_decrease=least_decrease,
-            own_matrices=False,
-        )
+        try:
+            at = minimise(
+                own,
+                Parameters(shared, (local,)),
+                arrows=[arrow] if arrow else None,
+                free=np.zeros(len(shared), dtype=bool),
+                least=least,
+                least_decrease=least_decrease,
+                own_matrices=False,
+            )
+        except np.linalg.LinAlgError as error:
+            raise ConvergenceError(name, iterations=0, residual=1.0, tolerance=least) from error
         if at.age > 0 and abs(at.objective - foreseen) > surprise:
             with suppress(ConvergenceError):  # derivatives may not be had where gradients can
                 at = evaluated(own, at)
-        found = Settled(at.parameters.local[0], at.objective, at.arrows[0], at.reason, at.iterations)
+        found = Settled(at.parameters.local[0], at.objective, at.arrows[0], at.reason, at.iterations, at.age)
         if unfinished:
             unfinished.keep(name, found)
     return found
@@ -206,16 +211,24 @@ def together(shared: Float, particles: Sequence[Settled]) -> Minimum:
         iterations=max(each.iterations for each in particles),
         arrows=arrows,
         schur=marginal(arrows),
+        age=max(each.age for each in particles),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Profile:
-    """A search after an accepted step: all that the next steps depend on; `reason` is empty while it goes on."""
+    """A search after an accepted step: all that the next steps depend on.
+
+    Attributes
+    ----------
+    rough : whether particles may promise as much as where a search begins.
+    reason : why the search ended; empty while it goes on.
+    """
 
     shared: Float
     particles: list[Settled]
     iterations: int = 0
+    rough: bool = True
     reason: str = ""
 
 
@@ -230,7 +243,7 @@ def minimise_profile(
 ) -> Minimum:
     """The minimum of an objective and what is added to it.
 
-    The search ends where little is expected, or after a step that promised less than what
+    The search ends where little is expected; or, the matrices evaluated anew, after a step that promised less than what
     the objective jumps by as time steps change, and did no good.
 
     Parameters
@@ -249,9 +262,12 @@ def minimise_profile(
     ConvergenceError : a particle cannot be evaluated at the start.
     """
     at: _Profile | None = unfinished.find(what) if unfinished else None
-    at = at or _Profile(
-        found.parameters.shared, settle(problem, found.parameters, found.arrows, least_decrease=ROUGH_DECREASE)
-    )
+    if at is None:
+        begin = f"{what}, start"
+        particles = settle(
+            problem, found.parameters, found.arrows, least_decrease=ROUGH_DECREASE, what=begin, unfinished=unfinished
+        )
+        at = _Profile(found.parameters.shared, particles)
     if not at.reason:
         with Outlook(what) as outlook:
             while not at.reason:
@@ -265,24 +281,37 @@ def _step(problem: Separable, at: _Profile, pull: Pull, least: float, outlook: O
     """After a step, or with the reason why there is none."""
     if at.iterations == MOST_ITERATIONS:
         return replace(at, reason="iteration limit")
-    found = _line_search(problem, at, pull, least, outlook)
+    found = _line_search(problem, at, pull, least, outlook, forgiving=False)
     if found is None:
-        with suppress(ConvergenceError):  # derivatives may not be had where gradients can
+        try:
             arrows = evaluated(problem, together(at.shared, at.particles)).arrows
-            own = [replace(each, arrow=arrow) for each, arrow in zip(at.particles, arrows, strict=True)]
-            found = _line_search(problem, replace(at, particles=own), pull, least, outlook)
+        except ConvergenceError as error:  # derivatives may not be had where gradients can
+            log.info("no matrices to go on with: %s", error)
+        else:
+            own = [replace(each, arrow=arrow, age=0) for each, arrow in zip(at.particles, arrows, strict=True)]
+            at = replace(at, particles=own)
+            found = _line_search(problem, at, pull, least, outlook, forgiving=True)
     return found or replace(at, reason=STALLED)
 
 
-def _line_search(problem: Separable, at: _Profile, pull: Pull, least: float, outlook: Outlook) -> _Profile | None:
-    """After a step, as it is where none is asked for, or None where none lowers the sum."""
+def _line_search(
+    problem: Separable, at: _Profile, pull: Pull, least: float, outlook: Outlook, *, forgiving: bool
+) -> _Profile | None:
+    """After a step, as it is where none is asked for, or None where none lowers the sum.
+
+    Parameters
+    ----------
+    forgiving : the whole step is taken, as the last one, where it was expected to lower the sum by less than what that
+        jumps by and raises it by no more.
+    """
     now = together(at.shared, at.particles)
     n, jump = len(now.arrows), JUMP * len(now.arrows)
     slope = reduced_gradient(pull.added_to(at.shared, now.arrows))
     full = -linalg.solve(now.schur + pull.bend, slope, assume_a="pos")
-    promised = float(-slope @ full) / 2
-    if promised < least:
-        return replace(at, reason=CONVERGED)
+    if float(-slope @ full) / 2 < least:
+        if not at.rough:
+            return replace(at, reason=CONVERGED)
+        return replace(at, particles=settle(problem, now.parameters, now.arrows), rough=False)
     value = now.objective + pull.value(at.shared)
     for part in _PARTS:
         step = part * full
@@ -293,34 +322,39 @@ def _line_search(problem: Separable, at: _Profile, pull: Pull, least: float, out
         ]
         expected = value - sum(foreseen) - pull.value(trial.shared)
         small = expected < jump
-        below = value - _LEAST_GAIN * expected + (jump if small else 0.0) - pull.value(trial.shared)
-        # Where matrices foresee less well than this on the average, the next ones are new.
-        surprise = max((1 - GOOD_GAIN) * expected / n, _SURPRISE)
-        least_of_each = max(_SETTLED * expected / n, JUMP)
+        allowed = jump if small and forgiving else 0.0
         try:
             particles = settle(
-                problem, trial, now.arrows, foreseen, surprise=surprise, below=below, least=least_of_each
+                problem,
+                trial,
+                now.arrows,
+                foreseen,
+                surprise=max((1 - GOOD_GAIN) * expected / n, _SURPRISE),
+                below=value - _LEAST_GAIN * expected + allowed - pull.value(trial.shared),
+                least=max(_SETTLED * expected / n, JUMP),
             )
         except ConvergenceError as error:
             log.debug("part %g, expected %.3g: %s", part, expected, error)
+            if small:
+                break
             continue
         decrease = value - sum(each.objective for each in particles) - pull.value(trial.shared)
         reason = "" if decrease > _LEAST_GAIN * expected else CONVERGED
-        found = _Profile(trial.shared, particles, at.iterations + 1, reason)
-        renewed = sum(each.arrow.gram_ll is not old.gram_ll for each, old in zip(particles, now.arrows, strict=True))
-        how = f"step {part:g} of that foreseen, decrease {decrease:.3g}, new matrices for {renewed} of {n} particles"
-        outlook.show(found.iterations, value - decrease, how, expected, jump)
-        return found
+        how = f"step {part:g} of that foreseen, decrease {decrease:.3g}"
+        outlook.show(at.iterations + 1, value - decrease, how, expected, jump)
+        return _Profile(trial.shared, particles, at.iterations + 1, rough=False, reason=reason)
     return None
 
 
 def evaluated(problem: Objective, found: Minimum) -> Minimum:
-    """With the objective and the systems evaluated there.
+    """With the objective and the systems evaluated there, where matrices are those of another place.
 
     Raises
     ------
     ConvergenceError : they cannot be.
     """
+    if found.age == 0:
+        return found
     value, arrows = problem.system(found.parameters)
     return replace(found, objective=value, arrows=arrows, schur=marginal(arrows), age=0)
 

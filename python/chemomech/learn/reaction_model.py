@@ -476,10 +476,8 @@ class Problem:
             total += square / 2
         return total, turned
 
-    def volume_gradients(
-        self, parameters: Parameters, arrows: Sequence[Arrow], particles: Sequence[int]
-    ) -> list[tuple[Float, Float]]:
-        """Gradients of half ln det gram_ll of particles where these are the systems, shared and local.
+    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
+        """Gradients of half ln det gram_ll of all particles where these are the systems, shared and local.
 
         Raises
         ------
@@ -488,22 +486,19 @@ class Problem:
         inverses = [linalg.inv(arrow.gram_ll) for arrow in arrows]
         gradients = [(np.zeros(self.basis.size), np.zeros(sum(model.sizes))) for model in self.models]
         evaluate = partial(Problem._volume_gradient, inverses=inverses)
-        for (index, film), slope in self._of_films("slopes of the volume", evaluate, parameters, particles):
+        for (index, film), slope in self._of_films("slopes of the volume", evaluate, parameters):
             shared, local = gradients[index]
             shared += slope[: self.basis.size]
             local[self.models[index].columns(film)] += slope[self.basis.size :]
-        return [gradients[index] for index in particles]
+        return gradients
 
     def _of_films(
         self,
         description: str,
         evaluate: Callable[..., Result],
         parameters: Parameters,
-        particles: Sequence[int] | None = None,
     ) -> Generator[tuple[tuple[int, int], Result], None, None]:
         """Yield (index, film) and evaluate(problem, (index, film), parameters) of all films that are data.
-
-        Of all particles where none are given.
 
         Raises
         ------
@@ -513,8 +508,7 @@ class Problem:
         def cost(at: tuple[int, int]) -> float:
             return self.models[at[0]].mesh.n_cells
 
-        asked = range(len(self.models)) if particles is None else particles
-        films = [(index, film) for index in asked for film, taken in enumerate(self.used[index]) if taken]
+        films = [(index, film) for index, used in enumerate(self.used) for film, taken in enumerate(used) if taken]
         films.sort(key=cost, reverse=True)  # the costliest first; the sort is stable
         function = partial(evaluate, parameters=parameters)
         with closing(self.tasks(description, function, self, films, cost)) as all:
