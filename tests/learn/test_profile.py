@@ -119,3 +119,28 @@ def test_particles_are_given_up_as_soon_as_they_are_too_much():
     with pytest.raises(ConvergenceError):
         settle(problem, start.parameters, start.arrows, below=3 * 1250.0)
     assert len(settle(problem, start.parameters, start.arrows, below=3 * 1250.0 + 1)) == 3
+
+
+@pytest.mark.parametrize("stale", [0.36, 0.5, 2.0])
+def test_wrong_matrices_do_not_keep_a_search_from_its_minimum(stale):
+    """39 particles whose matrices know a part of what the shared parameter means, or too much: steps that overshoot
+    raise the sum by less than it may jump, and are taken with matrices of their own alone.
+    """
+    problem = Valleys([1.0 + 0.01 * i for i in range(39)])
+    error = 1 / np.sqrt(39e4)
+    start = beginning(problem, 1 + 2.5 * error)
+    arrows = [replace(arrow, gram_gg=arrow.gram_gg + (stale - 1) * 1e4) for arrow in start.arrows]
+    nothing = Pull(np.zeros(1), np.zeros((39, 1)), np.zeros((1, 1)))
+    found = minimise_profile(problem, replace(start, arrows=arrows, age=1), nothing, least=0.03)
+    assert found.parameters.shared[0] == pytest.approx(1, abs=0.5 * error)
+
+
+def test_particles_that_are_only_roughly_settled_are_settled_first():
+    """Where nothing is to be gained along the shared parameter the search ends with every particle at its minimum."""
+    problem = Valleys([1.0, -2.0, 0.5])
+    start = beginning(problem, 1.0)
+    rough = Parameters(start.parameters.shared, tuple(y + 0.004 for y in start.parameters.local))  # 4 standard errors
+    value, arrows = problem.system(rough)
+    found = minimise_profile(problem, replace(start, parameters=rough, arrows=arrows), NOTHING, least=0.03)
+    assert value > 20
+    assert found.objective < 3 * 0.3

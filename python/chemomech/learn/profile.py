@@ -22,6 +22,7 @@ from chemomech.learn.arrow import (
     CONVERGED,
     GOOD_GAIN,
     JUMP,
+    LEAST_DECREASE,
     MOST_ITERATIONS,
     STALLED,
     Arrow,
@@ -44,8 +45,6 @@ _PARTS = (1.0, 0.3, 0.1, 0.03)
 ROUGH_DECREASE = 5e-3
 #: Share of the mean expected decrease of a step that a particle may still promise after it.
 _SETTLED = 0.1
-#: By how much of half the sum, for each particle, matrices may foresee wrongly what jumps by `JUMP`.
-_SURPRISE = 3.0
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
 
@@ -120,7 +119,7 @@ def settle(
     *,
     surprise: float = np.inf,
     below: float = np.inf,
-    least: float = JUMP,
+    least: float = LEAST_DECREASE,
     least_decrease: float = 0.0,
     what: str = "particles, laws held",
     unfinished: Unfinished | None = None,
@@ -329,9 +328,9 @@ def _line_search(
                 trial,
                 now.arrows,
                 foreseen,
-                surprise=max((1 - GOOD_GAIN) * expected / n, _SURPRISE),
+                surprise=max((1 - GOOD_GAIN) * expected / n, JUMP),
                 below=value - _LEAST_GAIN * expected + allowed - pull.value(trial.shared),
-                least=max(_SETTLED * expected / n, JUMP),
+                least=max(_SETTLED * expected / n, LEAST_DECREASE),
             )
         except ConvergenceError as error:
             log.debug("part %g, expected %.3g: %s", part, expected, error)
