@@ -328,7 +328,7 @@ def test_validation_sees_too_much_regularisation(video, problem):
 def test_a_minimum_under_other_priors_is_what_the_problem_says_there(problem):
     """To rounding, without an evaluation."""
     start, random = starting_parameters(problem), np.random.default_rng(5)
-    start = Parameters(start.shared, tuple(own + 0.3 * random.standard_normal(len(own)) for own in start.local))
+    start = Parameters(start.shared, tuple(own + 0.1 * random.standard_normal(len(own)) for own in start.local))
     value, arrows = problem.system(start)
     found = Minimum(start, value, CONVERGED, 0, arrows, marginal(arrows))
     other, again = problem.with_priors(found, rho=0.3, initial_size=2.0)
