@@ -55,8 +55,8 @@ _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
 _FEW_SETTLED = 3.0
 #: By how much for each particle the laws may promise to lower half the objective where the rounds of `marginal_mode`
-#: begin: far from the films slopes of the volume say nothing. The minimum without the volume is far as well: to go there
-#: from 80 above it takes the laws of four particles of 496 pixels further away than it brings them near.
+#: begin: far from the films slopes of the volume say nothing. But the minimum without the volume is far away as well:
+#: from 80 above it the laws of four particles of 496 pixels go further astray on the way there.
 _NEAR = 100.0
 #: rho_2 to start from.
 _START_RHO = 0.02
