@@ -400,7 +400,7 @@ def test_shared_parameters_promise_what_a_quadratic_keeps(problem):
         return sum(a.gradient_g @ shared + a.gradient_l @ own for a, own in zip(arrows, local, strict=True)) / 2
 
     held = np.zeros_like(free)
-    assert promised_by_shared(arrows) == pytest.approx(lowest(held) - lowest(free), rel=1e-9)
+    assert promised_by_shared(arrows, free) == pytest.approx(lowest(held) - lowest(free), rel=1e-9)
     assert promised_by_shared(arrows, held) == 0
 
 

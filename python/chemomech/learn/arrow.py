@@ -125,9 +125,8 @@ def reduced_gradient(arrows: Sequence[Arrow]) -> Float:
     return np.asarray(np.sum(parts, axis=0))
 
 
-def promised_by_shared(arrows: Sequence[Arrow], free: Bool | None = None) -> float:
+def promised_by_shared(arrows: Sequence[Arrow], free: Bool) -> float:
     """By how much the shared parameters that are free, the local ones following, promise to lower half the sum."""
-    free = np.ones(len(arrows[0].gradient_g), dtype=bool) if free is None else free
     shared, _, schur = solve_arrow(arrows, 0.0, free)
     return float(shared @ schur @ shared) / 2
 

@@ -11,10 +11,10 @@ from scipy import linalg
 
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
-from chemomech.learn.arrow import Arrow, Minimum, Parameters, minimise
+from chemomech.learn.arrow import Arrow, Minimum, Parameters, marginal, minimise, reduced_gradient
 from chemomech.learn.profile import Pull, Separable, minimise_profile, moved
 from chemomech.learn.reaction_model import Problem, from_first_frame
-from chemomech.tasks import Unfinished, in_turn, successes
+from chemomech.tasks import Unfinished, successes
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _fold(
     fitted = Parameters(parameters.shared, (parameters.local[index],))
     left_out, training, log_k = np.zeros(len(rhos)), np.zeros(len(rhos)), np.zeros((len(rhos), len(model.log_k_modes)))
     for i, rho in enumerate(rhos):
-        own = replace(problem, models=[model], rho=rho, used=[used], tasks=in_turn)
+        own = replace(problem.alone(index), rho=rho, used=[used])
         fitted = minimise(own, fitted, free=held, least_decrease=_FOLD_DECREASE).parameters
         log_k[i] = model.log_k_modes @ model.split(fitted.local[0])[0]
         # Its own parameters were left to their prior alone; those found with all films would know its later frames.
@@ -140,11 +140,7 @@ def bootstrap(arrows: Sequence[Arrow], draws: int = 1000, seed: int = 0) -> Floa
     reduced gradient g_i of a particle and its number of draws w_i, -(sum w_i S_i)^-1 sum w_i g_i (Davison & Hinkley
     1997, section 2.7). Few particles are too few: with one the changes are zero.
     """
-    schur, gradient = [], []
-    for arrow in arrows:
-        solved = linalg.solve(arrow.gram_ll, np.column_stack([arrow.gram_gl.T, arrow.gradient_l]), assume_a="pos")
-        schur.append(arrow.gram_gg - arrow.gram_gl @ solved[:, :-1])
-        gradient.append(arrow.gradient_g - arrow.gram_gl @ solved[:, -1])
+    schur, gradient = ([of([arrow]) for arrow in arrows] for of in (marginal, reduced_gradient))
     n = len(arrows)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
     systems = np.einsum("bi,ijk->bjk", weights, np.array(schur))

@@ -307,7 +307,8 @@ def _line_search(
     n, jump = len(now.arrows), JUMP * len(now.arrows)
     slope = reduced_gradient(pull.added_to(at.shared, now.arrows))
     full = -linalg.solve(now.schur + pull.bend, slope, assume_a="pos")
-    if float(-slope @ full) / 2 < least:
+    promised = float(-slope @ full) / 2
+    if promised < least:
         if not at.rough:
             return replace(at, reason=CONVERGED)
         return replace(at, particles=settle(problem, now.parameters, now.arrows), rough=False)
@@ -340,7 +341,7 @@ def _line_search(
         decrease = value - sum(each.objective for each in particles) - pull.value(trial.shared)
         reason = "" if decrease > _LEAST_GAIN * expected else CONVERGED
         how = f"step {part:g} of that foreseen, decrease {decrease:.3g}"
-        outlook.show(at.iterations + 1, value - decrease, how, expected, jump)
+        outlook.show(at.iterations + 1, value - decrease, how, promised, least)
         return _Profile(trial.shared, particles, at.iterations + 1, rough=False, reason=reason)
     return None
 
