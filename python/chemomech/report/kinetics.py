@@ -22,6 +22,8 @@ from chemomech.report.tables import Table
 
 #: Colour-blind-safe (Okabe & Ito 2008).
 _LAW, _REFERENCE = "#0072B2", "#D55E00"
+#: Of the largest exchange current learned, how far up it is shown.
+_MOST_SHOWN = 3.0
 #: Particles whose frames the page shows; the map of ln k shows all.
 _MOST_IN_FULL = 12
 _MOST_FRAMES = 8
@@ -108,7 +110,9 @@ def plot_exchange_current(result: KineticsResult, ax: Axes | None = None) -> Axe
             edge = np.exp(log_j0 + sign * result.log_j0_bootstrap)
             ax.plot(c, edge, color=_LAW, linewidth=0.6, alpha=0.7, label=label)
     ax.set_ylabel("Exchange current $j_0$ (h⁻¹)")
-    ax.set_ylim(bottom=0)
+    # A few particles drawn anew say nothing of the ends, and their band would leave no room for the law.
+    widest = half if result.log_j0_bootstrap is None else np.maximum(half, result.log_j0_bootstrap)
+    ax.set_ylim(0, min(1.05 * np.exp(log_j0 + widest).max(), _MOST_SHOWN * np.exp(log_j0.max())))
     return _finish(ax)
 
 
