@@ -1,6 +1,7 @@
 #include "kinetics/coupling.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -27,7 +28,7 @@ struct Pack {
 
   static Pack all(Real value) {
     Pack pack;
-    for (int s = 0; s < count; ++s) pack.part[s] = lanes<Real, w>{} + value;
+    for (int s = 0; s < count; ++s) pack.part[s] = value - lanes<Real, w>{};
     return pack;
   }
   // Of the cells from i on, zero beyond the n-th.
@@ -55,11 +56,11 @@ struct Pack {
     for (int s = 0; s < count; ++s) store(out + i * width + s * w, part[s]);
   }
   // The same for every column, by cell.
-  static Pack by_cell(const double* values, index i, index n) {
+  static Pack by_cell(const Real* values, index i, index n) {
     if constexpr (cells > 1) {
       return at(values, i, n);
     } else {
-      return all(static_cast<Real>(values[i]));
+      return all(values[i]);
     }
   }
   // The same for every cell, by column.
@@ -92,19 +93,42 @@ struct Pack {
 
 template <class Real, int width>
 Pack<Real, width> product(const Pack<Real, width>& a, const Pack<Real, width>& b) {
-  auto result = Pack<Real, width>::all(0);
-  result.add(a, b);
+  Pack<Real, width> result;
+  for (int s = 0; s < result.count; ++s) result.part[s] = a.part[s] * b.part[s];
   return result;
 }
 
+// A number for each column, such as sums over cells: those of a block in its own precision, all of them in double.
 template <class Real, int width>
-void add_coherency(const Coupling& coupling, const Real* x, Real* out) {
-  const index n = coupling.n_cells(), rank = coupling.rank;
+class Columns {
+ public:
+  double& operator[](int l) { return value_[l]; }
+  double operator[](int l) const { return value_[l]; }
+
+  void add(const Pack<Real, width>& block) {
+    Real own[width];
+    block.total(own);
+    for (int l = 0; l < width; ++l) value_[l] += own[l];
+  }
+  Pack<Real, width> pack() const {
+    Real own[width];
+    for (int l = 0; l < width; ++l) own[l] = static_cast<Real>(value_[l]);
+    return Pack<Real, width>::by_column(own);
+  }
+
+ private:
+  double value_[width] = {};
+};
+
+// The same for all cells of a pixel, (n_pixels, width): E x.
+template <class Real, int width>
+std::vector<Real> coherency_of(const Coupling& coupling, const Real* x) {
+  const index rank = coupling.rank;
   std::vector<Real> sum(coupling.n_pixels * width, Real(0)), amplitude(rank * width, Real(0));
   const auto add = [](Real a, const Real* from, Real* to) {
     for (int l = 0; l < width; ++l) to[l] += a * from[l];
   };
-  for (index i = 0; i < n; ++i) add(1, x + i * width, sum.data() + coupling.pixel[i] * width);
+  for (index i = 0; i < coupling.n_cells(); ++i) add(1, x + i * width, sum.data() + coupling.pixel[i] * width);
   for (index p = 0; p < coupling.n_pixels; ++p) {
     for (index r = 0; r < rank; ++r) {
       add(static_cast<Real>(coupling.rows[p * rank + r]), sum.data() + p * width, amplitude.data() + r * width);
@@ -116,21 +140,90 @@ void add_coherency(const Coupling& coupling, const Real* x, Real* out) {
       add(static_cast<Real>(coupling.rows[p * rank + r]), amplitude.data() + r * width, sum.data() + p * width);
     }
   }
-  for (index i = 0; i < n; ++i) add(1, sum.data() + coupling.pixel[i] * width, out + i * width);
+  return sum;
 }
 
-// out = the sum of a run's entries times x, for `count` registers of consecutive values from i on.
+// out = the sum of a run's entries times x, for `count` registers of consecutive values from x on.
 template <int count, class Real>
-void apply_run(const Coupling& coupling, const Coupling::Run& run, index width, const Real* x, index i, Real* out) {
+void apply_run(const Coupling& coupling, const Coupling::Run& run, index width, const Real* x, Real* out) {
   constexpr int w = 64 / sizeof(Real);
   lanes<Real, w> sum[count] = {};
   for (index e = run.first_entry; e < run.end_entry; ++e) {
     const Real value = static_cast<Real>(coupling.value[e]);
-    const Real* from = x + i + coupling.distance[e] * width;
+    const Real* from = x + coupling.distance[e] * width;
     for (int s = 0; s < count; ++s) sum[s] += value * load<w>(from + s * w);
   }
-  for (int s = 0; s < count; ++s) store(out + i + s * w, sum[s]);
+  for (int s = 0; s < count; ++s) store(out + s * w, sum[s]);
 }
+
+// out (last - first, width) = the rows from first to last of G x.
+template <class Real, int width>
+void apply_rows(const Coupling& coupling, const Real* x, index first, index last, Real* out) {
+  constexpr index w = 64 / sizeof(Real);
+  const auto ends_before = [](index row, const Coupling::Run& run) { return row < run.end; };
+  auto run = std::upper_bound(coupling.runs.begin(), coupling.runs.end(), first, ends_before);
+  for (; first < last; ++run) {
+    const index rows = std::min(run->end, last) - first, size = rows * width;
+    const Real* from = x + first * width;
+    index i = 0;
+    if (size < w) {
+      for (; i < size; ++i) {
+        Real sum = 0;
+        for (index e = run->first_entry; e < run->end_entry; ++e) {
+          sum += static_cast<Real>(coupling.value[e]) * from[i + coupling.distance[e] * width];
+        }
+        out[i] = sum;
+      }
+    }
+    for (; i + 4 * w <= size; i += 4 * w) apply_run<4>(coupling, *run, width, from + i, out + i);
+    for (; i + w <= size; i += w) apply_run<1>(coupling, *run, width, from + i, out + i);
+    if (i < size) apply_run<1>(coupling, *run, width, from + size - w, out + size - w);  // some values once more
+    first += rows, out += size;
+  }
+}
+
+// Products with G + E a block of rows at a time, which stays in the first-level cache.
+template <class Real, int width>
+class BlockProducts {
+ public:
+  static constexpr index block = 1024 / width;  // rows
+
+  explicit BlockProducts(const Coupling& coupling) : coupling_(coupling) {}
+
+  // Calls ahead(first, last) for all blocks of rows one after the other, which writes them to x, and for each
+  // behind(first, last, rows of the product), as soon as all that it needs of x is there: x passes through the caches
+  // once.
+  template <class Ahead, class Behind>
+  void follow(const Real* x, const Ahead& ahead, const Behind& behind) {
+    const index n = coupling_.n_cells(), reach = coupling_.rank > 0 ? n : coupling_.reach;
+    index done = 0;
+    for (index first = 0; first < n; first += block) {
+      const index last = std::min(first + block, n);
+      ahead(first, last);
+      if (last == n && coupling_.rank > 0) coherency_ = coherency_of<Real, width>(coupling_, x);
+      const index ready = last == n ? n : last - reach;
+      for (; done < ready; done = std::min(done + block, ready)) {
+        behind(done, std::min(done + block, ready), rows_of(x, done, std::min(done + block, ready)));
+      }
+    }
+  }
+
+ private:
+  const Real* rows_of(const Real* x, index first, index last) {
+    apply_rows<Real, width>(coupling_, x, first, last, rows_);
+    if (coupling_.rank > 0) {
+      for (index i = first; i < last; ++i) {
+        const Real* own = coherency_.data() + coupling_.pixel[i] * width;
+        for (int l = 0; l < width; ++l) rows_[(i - first) * width + l] += own[l];
+      }
+    }
+    return rows_;
+  }
+
+  const Coupling& coupling_;
+  std::vector<Real> coherency_;
+  alignas(64) Real rows_[block * width];
+};
 
 }  // namespace
 
@@ -156,6 +249,7 @@ Coupling::Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 
       for (index e = begin; e < begin + count; ++e) {
         distance.push_back(indices.data[e] - i);
         value.push_back(values.data[e]);
+        reach = std::max(reach, std::abs(distance.back()));
       }
       runs.push_back({i, i, first_entry, first_entry + count});
     }
@@ -168,25 +262,10 @@ Coupling::Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 
 
 template <class Real, int width>
 void Coupling::apply(const Real* x, Real* out) const {
-  constexpr index w = 64 / sizeof(Real);
-  for (const Run& run : runs) {
-    index i = run.first * width;
-    const index end = run.end * width;
-    if (end - i < w) {
-      for (; i < end; ++i) {
-        Real sum = 0;
-        for (index e = run.first_entry; e < run.end_entry; ++e) {
-          sum += static_cast<Real>(value[e]) * x[i + distance[e] * width];
-        }
-        out[i] = sum;
-      }
-      continue;
-    }
-    for (; i + 4 * w <= end; i += 4 * w) apply_run<4>(*this, run, width, x, i, out);
-    for (; i + w <= end; i += w) apply_run<1>(*this, run, width, x, i, out);
-    if (i < end) apply_run<1>(*this, run, width, x, end - w, out);  // some values once more
-  }
-  if (rank > 0) add_coherency<Real, width>(*this, x, out);
+  BlockProducts<Real, width> products(*this);
+  products.follow(
+      x, [](index, index) {},
+      [&](index first, index last, const Real* rows) { std::copy_n(rows, (last - first) * width, out + first * width); });
 }
 
 StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bool conserving)
@@ -199,116 +278,131 @@ StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bo
 }
 
 template <class Real, int width>
-bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance, bool relative_to_guess,
-           Real* x, Real* constant, Workspace<Real>& work) {
+bool solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance, bool relative_to_guess,
+           const std::function<void(index, index)>& begin, Real* x, ColumnSums<width>& out, Workspace<Real>& work) {
   using P = Pack<Real, width>;
   const index n = coupling.n_cells();
-  const Real inverse_sum = static_cast<Real>(matrix.inverse_sum);
-  const double *diagonal = matrix.diagonal.data(), *inverse = matrix.inverse.data();
-  Real *remainder = work.remainder.data(), *direction = work.direction.data(), *image = work.image.data();
-  Real first[width], second[width], shift[width], norm[width], limit[width];
-  // Projection on the plane of the sum (Gould, Hribar & Nocedal 2001): the constant to take from r so that inverse r
-  // sums to zero, and the product of the two after that.
-  const auto project = [&](const P& sum, const P& square, Real* out) {
-    sum.total(first), square.total(second);
+  std::copy_n(matrix.diagonal.data(), n, work.diagonal.data());
+  std::copy_n(matrix.inverse.data(), n, work.inverse.data());
+  const Real *diagonal = work.diagonal.data(), *inverse = work.inverse.data();
+  Real *remainder = work.remainder.data(), *direction = work.direction.data(), *turned = work.image.data();
+  BlockProducts<Real, width> products(coupling);
+  // The remainder is kept with the constant that the solution takes from it: after the projection on the plane of the
+  // sum (Gould, Hribar & Nocedal 2001), inverse (remainder - constant) sums to zero.
+  Columns<Real, width> constant, total, sum, square, norm, right_sum, right_square, limit, along, step, keep;
+  const auto projected = [&] {  // what `square`, that of the remainder less the constant so far, becomes
+    Columns<Real, width> result;
     for (int l = 0; l < width; ++l) {
-      shift[l] = matrix.conserves ? first[l] / inverse_sum : 0;
-      out[l] = second[l] - shift[l] * first[l];
+      const double shift = matrix.conserves ? sum[l] / matrix.inverse_sum : 0;
+      constant[l] += shift;
+      result[l] = square[l] - shift * sum[l];
     }
+    return result;
   };
-  coupling.apply<Real, width>(x, image);
-  P sum = P::all(0), square = P::all(0), right_sum = P::all(0), right_square = P::all(0);
-  for (index i = 0; i < n; i += P::cells) {
-    const P right = P::at(b, i, n), scale = P::by_cell(inverse, i, n);
-    P left = right;
-    left.subtract(product(P::by_cell(diagonal, i, n), P::at(x, i, n)));
-    left.subtract(P::at(image, i, n));
-    left.to(remainder, i, n);
-    const P scaled = product(scale, left), right_scaled = product(scale, right);
-    sum.add(scaled), square.add(scaled, left);
-    right_sum.add(right_scaled), right_square.add(right_scaled, right);
-  }
-  Real whole[width];
-  right_square.total(whole);
-  project(right_sum, right_square, limit);
-  project(sum, square, norm);
-  std::copy_n(shift, width, constant);
-  // Once more without the constant, in which a small residual would drown.
-  P away = P::by_column(shift);
-  sum = P::all(0), square = P::all(0);
-  for (index i = 0; i < n; i += P::cells) {
-    P left = P::at(remainder, i, n);
-    left.subtract(away);
-    left.to(remainder, i, n);
-    const P scaled = product(P::by_cell(inverse, i, n), left);
-    sum.add(scaled), square.add(scaled, left);
-  }
-  project(sum, square, norm);
+  products.follow(x, begin, [&](index first, index last, const Real* image) {
+    P scaled_left = P::all(0), scaled_right = P::all(0), right_product = P::all(0), values = P::all(0);
+    for (index i = first; i < last; i += P::cells) {
+      const P right = P::at(remainder, i, last), scale = P::by_cell(inverse, i, last), own = P::at(x, i, last);
+      P left = right;
+      left.subtract(product(P::by_cell(diagonal, i, last), own));
+      left.subtract(P::at(image, i - first, last - first));
+      left.to(remainder, i, last);
+      const P scaled = product(scale, right);
+      scaled_left.add(scale, left), scaled_right.add(scaled), right_product.add(scaled, right), values.add(own);
+    }
+    sum.add(scaled_left), right_sum.add(scaled_right), right_square.add(right_product), total.add(values);
+  });
+  projected();
   for (int l = 0; l < width; ++l) {
-    const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
-    // Squares below the least normal number are zero before a residual can meet them.
-    limit[l] = std::max({tolerance * tolerance * (by_guess ? norm[l] : limit[l]), rounding<Real> * whole[l],
-                         std::numeric_limits<Real>::min()});
+    const double shift = matrix.conserves ? right_sum[l] / matrix.inverse_sum : 0;
+    limit[l] = right_square[l] - shift * right_sum[l];
   }
-  std::fill_n(direction, n * width, Real(0));
-  Real turn[width] = {}, along[width];
   for (int iteration = 0; iteration < iteration_limit; ++iteration) {
-    bool done = true;
-    for (int l = 0; l < width; ++l) done = done && norm[l] <= limit[l];
-    for (int l = 0; l < width; ++l) constant[l] += shift[l];
-    if (done) return true;
-    const P keep = P::by_column(turn);
-    away = P::by_column(shift);
-    for (index i = 0; i < n; i += P::cells) {
-      P left = P::at(remainder, i, n);
-      left.subtract(away);
-      left.to(remainder, i, n);
-      P next = product(P::by_cell(inverse, i, n), left);
-      next.add(keep, P::at(direction, i, n));
-      next.to(direction, i, n);
-    }
-    coupling.apply<Real, width>(direction, image);
-    P bend = P::all(0);
-    for (index i = 0; i < n; i += P::cells) {
-      P out = P::at(image, i, n);
-      const P own = P::at(direction, i, n);
-      out.add(P::by_cell(diagonal, i, n), own);
-      out.to(image, i, n);
-      bend.add(own, out);
-    }
-    bend.total(along);
-    for (int l = 0; l < width; ++l) {
-      if (norm[l] <= limit[l]) {
-        along[l] = 0;  // converged columns rest, and a zero one has nothing to divide by
-      } else {
-        if (!(along[l] > 0)) return false;
-        along[l] = norm[l] / along[l];
+    const P away = constant.pack(), kept = keep.pack();
+    along = {}, square = {};
+    products.follow(
+        direction,
+        [&](index first, index last) {
+          P own_square = P::all(0);
+          for (index i = first; i < last; i += P::cells) {
+            P left = P::at(remainder, i, last);
+            left.subtract(away);
+            P next = product(P::by_cell(inverse, i, last), left);
+            own_square.add(next, left);
+            if (iteration > 0) next.add(kept, P::at(direction, i, last));
+            next.to(direction, i, last);
+          }
+          square.add(own_square);
+        },
+        [&](index first, index last, const Real* image) {
+          P bend = P::all(0);
+          for (index i = first; i < last; i += P::cells) {
+            P all = P::at(image, i - first, last - first);
+            const P own = P::at(direction, i, last);
+            all.add(P::by_cell(diagonal, i, last), own);
+            all.to(turned, i, last);
+            bend.add(own, all);
+          }
+          along.add(bend);
+        });
+    if (iteration == 0) {
+      norm = square;
+      for (int l = 0; l < width; ++l) {
+        const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
+        // Squares below the least normal number are zero before a residual can meet them.
+        limit[l] = std::max({tolerance * tolerance * (by_guess ? norm[l] : limit[l]),
+                             rounding<Real> * right_square[l], double(std::numeric_limits<Real>::min())});
       }
     }
-    const P step = P::by_column(along);
-    sum = P::all(0), square = P::all(0);
-    for (index i = 0; i < n; i += P::cells) {
-      P to = P::at(x, i, n), left = P::at(remainder, i, n);
-      to.add(step, P::at(direction, i, n));
-      to.to(x, i, n);
-      left.subtract(product(step, P::at(image, i, n)));
-      left.to(remainder, i, n);
-      const P scaled = product(P::by_cell(inverse, i, n), left);
-      sum.add(scaled), square.add(scaled, left);
+    bool done = true;
+    for (int l = 0; l < width; ++l) {
+      done = done && norm[l] <= limit[l];
+      if (norm[l] <= limit[l]) {
+        step[l] = 0;  // converged columns rest, and a zero one has nothing to divide by
+      } else {
+        if (!(along[l] > 0)) return false;
+        step[l] = norm[l] / along[l];
+      }
     }
-    std::copy_n(norm, width, turn);
-    project(sum, square, norm);
-    for (int l = 0; l < width; ++l) turn[l] = along[l] > 0 ? norm[l] / turn[l] : 0;
+    if (done) break;
+    const P by = step.pack();
+    sum = {}, square = {}, total = {};
+    for (index first = 0; first < n; first += products.block) {
+      const index last = std::min(first + products.block, n);
+      P scaled_left = P::all(0), own_square = P::all(0), values = P::all(0);
+      for (index i = first; i < last; i += P::cells) {
+        P to = P::at(x, i, last), left = P::at(remainder, i, last);
+        to.add(by, P::at(direction, i, last));
+        to.to(x, i, last);
+        values.add(to);
+        left.subtract(product(by, P::at(turned, i, last)));
+        left.to(remainder, i, last);
+        left.subtract(away);
+        const P scaled = product(P::by_cell(inverse, i, last), left);
+        scaled_left.add(scaled), own_square.add(scaled, left);
+      }
+      sum.add(scaled_left), square.add(own_square), total.add(values);
+    }
+    const Columns<Real, width> before = norm;
+    norm = projected();
+    for (int l = 0; l < width; ++l) keep[l] = step[l] > 0 ? norm[l] / before[l] : 0;
+    done = true;
+    for (int l = 0; l < width; ++l) done = done && norm[l] <= limit[l];
+    if (done) break;
+    if (iteration + 1 == iteration_limit) return false;
   }
-  return false;
+  for (int l = 0; l < width; ++l) out.constant[l] = constant[l], out.total[l] = total[l];
+  return true;
 }
 
 template void Coupling::apply<double, 1>(const double*, double*) const;
-template bool solve<double, 1>(const StepMatrix&, const Coupling&, const double*, double, bool, double*, double*,
-                               Workspace<double>&);
-template bool solve<double, lanes_a_chunk>(const StepMatrix&, const Coupling&, const double*, double, bool, double*,
-                                           double*, Workspace<double>&);
-template bool solve<float, lanes_a_chunk>(const StepMatrix&, const Coupling&, const float*, float, bool, float*, float*,
-                                          Workspace<float>&);
+#define CHEMOMECH_SOLVE(Real, width)                                                       \
+  template bool solve<Real, width>(const StepMatrix&, const Coupling&, Real, bool,         \
+                                   const std::function<void(index, index)>&, Real*,        \
+                                   ColumnSums<width>&, Workspace<Real>&);
+CHEMOMECH_SOLVE(double, 1)
+CHEMOMECH_SOLVE(double, lanes_a_chunk)
+CHEMOMECH_SOLVE(float, lanes_a_chunk)
+#undef CHEMOMECH_SOLVE
 
 }  // namespace chemomech::kinetics

@@ -4,9 +4,12 @@
 // do; a factorisation would cost more than all the rest of a step. Nothing is stored but diagonals.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "base/views.hpp"
 
 namespace chemomech::kinetics {
@@ -26,6 +29,7 @@ struct Coupling {
   std::vector<std::int32_t> pixel;  // (n_cells,)
   std::vector<double> rows;         // (n_pixels, rank), V
   index n_pixels = 0, rank = 0;
+  index reach = 0;  // longest distance
 
   // From G in CSR form, indptr (n_cells + 1,), indices and values (n_entries,), and V, (n_pixels, rank).
   Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 1> indices, View<const double, 1> values,
@@ -56,16 +60,35 @@ struct StepMatrix {
 // Memory of the iteration for `width` columns.
 template <class Real>
 struct Workspace {
-  std::vector<Real> remainder, direction, image;
+  Buffer<Real> remainder, direction, image;  // (n_cells, width)
+  Buffer<Real> diagonal, inverse;            // (n_cells,)
 
-  Workspace(index n, int width) : remainder(n * width), direction(n * width), image(n * width) {}
+  Workspace(index n, int width)
+      : remainder(n * width), direction(n * width), image(n * width), diagonal(n), inverse(n) {}
 };
 
-// Improves x (n_cells, width), the guess, until the residual, in the norm of the preconditioner, is `tolerance` times
-// the right side's, or in case of `relative_to_guess` and for a right side of zero times that of the guess. Writes
-// constant (width,). False when the matrix is not positive, or after too many iterations.
+// What a solution has besides x, by column: the constant, and the sum of x.
+template <int width>
+struct ColumnSums {
+  double constant[width], total[width];
+};
+
+// Improves a guess x (n_cells, width) until the residual, in the norm of the preconditioner, is `tolerance` times the
+// right side's, or in case of `relative_to_guess` and for a right side of zero times that of the guess. Before rows are
+// read begin(first, last) is called for them, to write the guess to x and the right side to work.remainder. False when
+// the matrix is not positive, or after too many iterations.
+template <class Real, int width>
+bool solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance, bool relative_to_guess,
+           const std::function<void(index, index)>& begin, Real* x, ColumnSums<width>& out, Workspace<Real>& work);
+
+// With a right side b (n_cells, width) and a guess that are there.
 template <class Real, int width>
 bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance, bool relative_to_guess,
-           Real* x, Real* constant, Workspace<Real>& work);
+           Real* x, ColumnSums<width>& out, Workspace<Real>& work) {
+  const auto begin = [&](index first, index last) {
+    std::copy(b + first * width, b + last * width, work.remainder.data() + first * width);
+  };
+  return solve<Real, width>(matrix, coupling, tolerance, relative_to_guess, begin, x, out, work);
+}
 
 }  // namespace chemomech::kinetics

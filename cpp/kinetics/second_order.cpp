@@ -13,24 +13,24 @@ struct Products {
   explicit Products(index size) : state(size, 0.0), log_k(size, 0.0), reacted(size, 0.0) {}
 };
 
-// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities. What a
-// step changes is a difference of states that is divided by the step: single precision would not do.
+// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities.
+template <class Real>
 class BackwardChunk {
  public:
   static constexpr int width = lanes_a_chunk;
 
-  BackwardChunk(const Trajectory& trajectory, const SensitivityChunk<double>& forward, View<const double, 3> weights,
+  BackwardChunk(const Trajectory& trajectory, const SensitivityChunk<Real>& forward, View<const double, 3> weights,
                 index first, double tolerance)
       : trajectory_(trajectory),
         forward_(forward),
         n_(trajectory.n_cells),
-        tolerance_(tolerance),
+        tolerance_(static_cast<Real>(tolerance)),
         slopes_(remembered * n_ * width),
         solution_(n_ * width),
         work_(n_, width) {
-    std::fill_n(slopes_.data(), slopes_.size(), 0.0);
+    std::fill_n(slopes_.data(), slopes_.size(), Real(0));
     for (index f = 0; f < weights.shape[0]; ++f) {
-      weights_.emplace_back(trajectory.n_pixels * width, 0.0);
+      weights_.emplace_back(trajectory.n_pixels * width, Real(0));
       for (index i = 0; i < trajectory.n_pixels; ++i) {
         std::copy_n(weights.at(f, i) + first, forward.n_columns(), weights_.back().data() + i * width);
       }
@@ -46,47 +46,43 @@ class BackwardChunk {
     return true;
   }
 
-  double* slope(index number) { return slopes_.data() + number % remembered * n_ * width; }
+  Real* slope(index number) { return slopes_.data() + number % remembered * n_ * width; }
 
  private:
   bool step_back(index number, Products& products) {
     const Step& step = trajectory_.steps[number];
     add_frames(number + 1);
-    double* own = slope(number + 1);
-    std::fill(solution_.begin(), solution_.end(), 0.0);
-    double constant[width] = {};
-    if (!solve<double, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), constant,
+    Real* own = slope(number + 1);
+    std::fill_n(solution_.data(), solution_.size(), Real(0));
+    ColumnSums<width> sums;
+    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), sums,
                               work_))
       return false;
-    std::fill_n(own, n_ * width, 0.0);  // the place of an older state from here on
-    double weight[highest_order];
+    std::fill_n(own, n_ * width, Real(0));  // the place of an older state from here on
+    Real weight[highest_order], constant[width];
     std::copy_n(step.weight.data(), step.order, weight);
-    const double *now = forward_.state(number + 1), *old[highest_order];
-    double* to[highest_order];
+    std::copy_n(sums.constant, width, constant);
+    const Real *now = forward_.state(number + 1), *old[highest_order];
+    Real* to[highest_order];
     for (int j = 0; j < step.order; ++j) old[j] = forward_.state(number - j), to[j] = slope(number - j);
+    using V = lanes<Real, width>;
+    const V away = load<width>(constant);
     for (index i = 0; i < n_; ++i) {
-      const double* x = solution_.data() + i * width;
-      const double* log_k = forward_.log_k().data() + trajectory_.coupling->pixel[i] * width;
-      const double history = step.history[i];
-      double reacted[width], back[width];
-      for (int l = 0; l < width; ++l) {
-        reacted[l] = now[i * width + l];
-        back[l] = history * x[l] + constant[l];
-      }
+      const V x = load<width>(solution_.data() + i * width), state = load<width>(now + i * width);
+      const V log_k = load<width>(forward_.log_k() + trajectory_.coupling->pixel[i] * width);
+      const V back = static_cast<Real>(step.history[i]) * x + away;
+      V reacted = state;
       for (int j = 0; j < step.order; ++j) {
-        for (int l = 0; l < width; ++l) {
-          reacted[l] -= weight[j] * old[j][i * width + l];
-          to[j][i * width + l] += weight[j] * back[l];
-        }
+        reacted -= weight[j] * load<width>(old[j] + i * width);
+        store(to[j] + i * width, V(load<width>(to[j] + i * width) + weight[j] * back));
       }
-      double with_state = 0, with_log_k = 0, with_reacted = 0;
-      for (int l = 0; l < width; ++l) {
-        with_state += x[l] * now[i * width + l];
-        with_log_k += x[l] * log_k[l];
-        with_reacted += x[l] * reacted[l];
-      }
+      const V with_state = x * state, with_log_k = x * log_k, with_reacted = x * reacted;
       const index at = number * n_ + i;
-      products.state[at] += with_state, products.log_k[at] += with_log_k, products.reacted[at] += with_reacted;
+      for (int l = 0; l < width; ++l) {
+        products.state[at] += with_state[l];
+        products.log_k[at] += with_log_k[l];
+        products.reacted[at] += with_reacted[l];
+      }
     }
     return true;
   }
@@ -96,10 +92,10 @@ class BackwardChunk {
       const Frame& frame = trajectory_.frames[f];
       const index j = frame.newest - state;
       if (j < 0 || j >= frame.count) continue;
-      double* to = slope(state);
+      Real* to = slope(state);
       for (index i = 0; i < n_; ++i) {
-        const double share = frame.weight[j] * trajectory_.pixel_share[i];
-        const double* from = weights_[f].data() + trajectory_.coupling->pixel[i] * width;
+        const Real share = static_cast<Real>(frame.weight[j] * trajectory_.pixel_share[i]);
+        const Real* from = weights_[f].data() + trajectory_.coupling->pixel[i] * width;
         for (int l = 0; l < width; ++l) to[i * width + l] += share * from[l];
       }
     }
@@ -107,13 +103,12 @@ class BackwardChunk {
 
   static constexpr index remembered = highest_order + 1;
   const Trajectory& trajectory_;
-  const SensitivityChunk<double>& forward_;
+  const SensitivityChunk<Real>& forward_;
   const index n_;
-  const double tolerance_;
-  Buffer<double> slopes_;
-  std::vector<double> solution_;
-  std::vector<std::vector<double>> weights_;  // by frame, (n_pixels, width)
-  Workspace<double> work_;
+  const Real tolerance_;
+  Buffer<Real> slopes_, solution_;
+  std::vector<std::vector<Real>> weights_;  // by frame, (n_pixels, width)
+  Workspace<Real> work_;
 };
 
 // A Legendre series at 2c - 1: the polynomials and their slopes, the series' first and second derivatives with respect
@@ -185,21 +180,31 @@ void add_slopes(const Trajectory& trajectory, const Products& products, std::vec
   }
 }
 
+// Adds the products of the columns of a chunk and writes their slopes along the initial basis.
+template <class Real>
+bool add_chunk(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights, index first,
+               double tolerance, Products& products, View<double, 2> along_initial) {
+  constexpr int width = SensitivityChunk<Real>::width;
+  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(), n_states = trajectory.states.size() / trajectory.n_cells;
+  SensitivityChunk<Real> forward(trajectory, bases, tolerance, n_laws + first, n_states);
+  if (!forward.run([](index) {})) return false;
+  BackwardChunk<Real> backward(trajectory, forward, weights, first, tolerance);
+  if (!backward.run(products)) return false;
+  for (const auto& [l, column] : forward.initial_lanes()) {
+    for (index i = 0; i < trajectory.n_cells; ++i) *along_initial.at(i, column) = backward.slope(0)[i * width + l];
+  }
+  return true;
+}
+
 }  // namespace
 
 bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
                               double tolerance, const Gradient& out, View<double, 2> along_initial) {
   const index n = trajectory.n_cells, n_steps = static_cast<index>(trajectory.steps.size());
-  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0();
+  const auto add = solves_in_single(trajectory, tolerance) ? add_chunk<float> : add_chunk<double>;
   Products products(n_steps * n);
   for (index first = 0; first < weights.shape[2]; first += lanes_a_chunk) {
-    SensitivityChunk<double> forward(trajectory, bases, tolerance, n_laws + first, n_steps + 1);
-    if (!forward.run([](index) {})) return false;
-    BackwardChunk backward(trajectory, forward, weights, first, tolerance);
-    if (!backward.run(products)) return false;
-    for (const auto& [l, column] : forward.initial_lanes()) {
-      for (index i = 0; i < n; ++i) *along_initial.at(i, column) = backward.slope(0)[i * lanes_a_chunk + l];
-    }
+    if (!add(trajectory, bases, weights, first, tolerance, products, along_initial)) return false;
   }
   std::vector<double> slope((n_steps + 1) * n, 0.0), potential_slope(n_steps, 0.0);
   add_slopes(trajectory, products, slope, potential_slope, out);

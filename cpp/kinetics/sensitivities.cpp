@@ -9,6 +9,8 @@
 namespace chemomech::kinetics {
 namespace {
 
+// Least tolerance that single precision reaches.
+constexpr double least_single_tolerance = 1e-5;
 // Of the tolerance, what single precision may add to it.
 constexpr double single_share = 0.5;
 
@@ -35,8 +37,8 @@ void write_frames(const Trajectory& trajectory, const SensitivityChunk<Real>& ch
   }
 }
 
-}  // namespace
-
+// By how much the recurrence of the steps alone, without what damps it, can make an error of one state grow: steps that
+// double again and again at high order are not zero-stable, and after a few of them rounding is all there is.
 double recurrence_growth(const Trajectory& trajectory) {
   const index n = static_cast<index>(trajectory.steps.size());
   double most = 1;
@@ -55,12 +57,17 @@ double recurrence_growth(const Trajectory& trajectory) {
   return most;
 }
 
+}  // namespace
+
+bool solves_in_single(const Trajectory& trajectory, double tolerance) {
+  constexpr double rounding = std::numeric_limits<float>::epsilon();
+  return tolerance >= least_single_tolerance && rounding * recurrence_growth(trajectory) < single_share * tolerance;
+}
+
 bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tolerance, bool threads,
                    View<double, 3> out) {
   const index n_chunks = (out.shape[2] + lanes_a_chunk - 1) / lanes_a_chunk;
-  constexpr double rounding = std::numeric_limits<float>::epsilon();
-  const bool single =
-      tolerance >= least_single_tolerance && rounding * recurrence_growth(trajectory) < single_share * tolerance;
+  const bool single = solves_in_single(trajectory, tolerance);
   std::vector<char> solved(n_chunks, 1);
   const auto run = [&](index number) {
     const auto through = [&]<class Real>(Real) {
@@ -88,11 +95,11 @@ bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const
     const Step& step = trajectory.steps[number];
     const double* own = slope.data() + (number + 1) * n;
     const double* c = trajectory.state(number + 1);
-    double constant = 0;
+    ColumnSums<1> sums;
     for (index i = 0; i < n; ++i) {
       solution[i] = potential_slope[number] * step.matrix.inverse[i] / step.matrix.inverse_sum;
     }
-    if (!solve<double, 1>(step.matrix, *trajectory.coupling, own, tolerance, false, solution.data(), &constant, work))
+    if (!solve<double, 1>(step.matrix, *trajectory.coupling, own, tolerance, false, solution.data(), sums, work))
       return false;
     for (index i = 0; i < n; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
@@ -103,13 +110,13 @@ bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const
     }
     const Place at = trajectory.control_at(number + 1);
     const double along_control = step.matrix.conserves
-                                     ? static_cast<double>(n) * step.lead * constant
+                                     ? static_cast<double>(n) * step.lead * sums.constant[0]
                                      : potential_slope[number] - std::accumulate(solution.begin(), solution.end(), 0.0);
     out.control.data[at.before] += (1 - at.share) * along_control;
     out.control.data[at.after] += at.share * along_control;
     for (int j = 0; j < step.order; ++j) {
       double* to = slope.data() + (number - j) * n;
-      for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * solution[i] + constant);
+      for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * solution[i] + sums.constant[0]);
     }
   }
   for (index i = 0; i < n; ++i) out.initial.data[i] += slope[i];

@@ -6,16 +6,13 @@
 #include <vector>
 
 #include "base/buffer.hpp"
+#include "base/simd.hpp"
 #include "kinetics/trajectory.hpp"
 
 namespace chemomech::kinetics {
 
-// Least tolerance that single precision reaches; it moves half the bytes, which is what bounds the speed.
-inline constexpr double least_single_tolerance = 1e-5;
-
-// By how much the recurrence of the steps alone, without what damps it, can make an error of one state grow: steps that
-// double again and again at high order are not zero-stable, and after a few of them rounding is all there is.
-double recurrence_growth(const Trajectory& trajectory);
+// Whether single precision will do; it moves half the bytes and is twice as fast.
+bool solves_in_single(const Trajectory& trajectory, double tolerance);
 
 // Columns [first, first + lanes_a_chunk) of those of `sensitivities`.
 template <class Real>
@@ -32,13 +29,14 @@ class SensitivityChunk {
         remembered_(remembered),
         tolerance_(static_cast<Real>(tolerance)),
         states_(remembered * n_ * width),
-        log_k_(trajectory.n_pixels * width, Real(0)),
-        right_side_(n_ * width),
+        log_k_(trajectory.n_pixels * width),
+        totals_(remembered * width),
         work_(n_, width) {
     const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(), n_k = bases.log_k.shape[1];
     const index n_initial = bases.initial.shape[1];
-    n_columns_ = std::min<index>(width, n_laws + n_k + n_initial + bases.control.shape[1] - first);
+    n_columns_ = static_cast<int>(std::min<index>(width, n_laws + n_k + n_initial + bases.control.shape[1] - first));
     std::fill_n(states_.data(), n_ * width, Real(0));
+    std::fill_n(log_k_.data(), log_k_.size(), Real(0));
     for (int l = 0; l < n_columns_; ++l) {
       const index column = first + l;
       if (column < n_laws) {
@@ -51,6 +49,7 @@ class SensitivityChunk {
         initial_lanes_.push_back({l, column - n_laws - n_k});
         for (index i = 0; i < n_; ++i) {
           states_[i * width + l] = static_cast<Real>(*bases.initial.at(i, column - n_laws - n_k));
+          totals_[l] += states_[i * width + l];
         }
       } else {
         control_lanes_.push_back({l, column - n_laws - n_k - n_initial});
@@ -72,67 +71,87 @@ class SensitivityChunk {
 
   int n_columns() const { return n_columns_; }
   const Real* state(index number) const { return states_.data() + number % remembered_ * n_ * width; }  // (n, width)
-  const std::vector<Real>& log_k() const { return log_k_; }  // (n_pixels, width)
+  const Real* log_k() const { return log_k_.data(); }  // (n_pixels, width)
   // Lanes that start along a column of the initial basis, and which.
   const std::vector<std::pair<int, index>>& initial_lanes() const { return initial_lanes_; }
 
  private:
   bool advance(index number) {
     const Step& step = trajectory_.steps[number];
-    Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
-    const Real* old[highest_order + 1];
-    for (int j = 0; j < step.n_extrapolated; ++j) old[j] = state(number - j);
-    Real weight[highest_order], extrapolation[highest_order + 1];
-    std::copy_n(step.weight.data(), step.order, weight);
-    std::copy_n(step.extrapolation.data(), step.n_extrapolated, extrapolation);
-    Real excess[width] = {};
-    for (index i = 0; i < n_; ++i) {
-      Real row[width] = {}, guess[width] = {};
-      for (int j = 0; j < step.order; ++j) {
-        for (int l = 0; l < width; ++l) row[l] += weight[j] * old[j][i * width + l];
-      }
-      for (int j = 0; j < step.n_extrapolated; ++j) {
-        for (int l = 0; l < width; ++l) guess[l] += extrapolation[j] * old[j][i * width + l];
-      }
-      const Real* source = log_k_.data() + trajectory_.coupling->pixel[i] * width;
-      const Real scale = static_cast<Real>(step.history[i]), over = static_cast<Real>(step.rate_over_p[i]);
-      for (int l = 0; l < width; ++l) {
-        right_side_[i * width + l] = scale * row[l] + over * source[l];
-        next[i * width + l] = guess[l];
-        excess[l] += guess[l] - row[l];
-      }
-    }
     const Place at = trajectory_.control_at(number + 1);
+    // What the solution is to sum to, less what the extrapolation does: where it is conserved rounding of it would grow
+    // from step to step.
+    double excess[width] = {}, value[width] = {};
     for (const auto& [l, column] : control_lanes_) {
-      const double value = (1 - at.share) * *control_.at(at.before, column) + at.share * *control_.at(at.after, column);
-      if (step.matrix.conserves) {
-        excess[l] -= static_cast<Real>(static_cast<double>(n_) * step.lead * value);
-      } else {
-        for (index i = 0; i < n_; ++i) right_side_[i * width + l] -= static_cast<Real>(value);
-      }
+      value[l] = (1 - at.share) * *control_.at(at.before, column) + at.share * *control_.at(at.after, column);
     }
-    // Extrapolation would let rounding of the conserved sum grow from step to step.
     if (step.matrix.conserves) {
-      for (index i = 0; i < n_; ++i) {
-        const Real share = static_cast<Real>(step.matrix.inverse[i] / step.matrix.inverse_sum);
-        for (int l = 0; l < width; ++l) next[i * width + l] -= share * excess[l];
+      for (int l = 0; l < width; ++l) excess[l] = -static_cast<double>(n_) * step.lead * value[l];
+      for (int j = 0; j < step.n_extrapolated; ++j) {
+        const double* total = totals_.data() + (number - j) % remembered_ * width;
+        const double factor = step.extrapolation[j] - (j < step.order ? step.weight[j] : 0);
+        for (int l = 0; l < width; ++l) excess[l] += factor * total[l];
       }
+      for (int l = 0; l < width; ++l) excess[l] /= step.matrix.inverse_sum, value[l] = 0;
     }
-    if (!law_lanes_.empty()) add_laws(number, step);
-    Real constant[width];
-    return solve<Real, width>(step.matrix, *trajectory_.coupling, right_side_.data(), tolerance_, false, next, constant,
-                              work_);
+    const auto begin = [&](index first, index last) {
+      switch (step.n_extrapolated) {
+        case 1: return prepare<1>(number, first, last, excess, value);
+        case 2: return prepare<2>(number, first, last, excess, value);
+        case 3: return prepare<3>(number, first, last, excess, value);
+        case 4: return prepare<4>(number, first, last, excess, value);
+        case 5: return prepare<5>(number, first, last, excess, value);
+        default: return prepare<6>(number, first, last, excess, value);
+      }
+    };
+    Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
+    ColumnSums<width> sums;
+    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, tolerance_, false, begin, next, sums, work_))
+      return false;
+    std::copy_n(sums.total, width, totals_.data() + (number + 1) % remembered_ * width);
+    return true;
   }
 
-  void add_laws(index number, const Step& step) {
+  // Guess and right side of the rows from first to last, of `count` old states.
+  template <int count>
+  void prepare(index number, index first, index last, const double* excess, const double* value) {
+    using V = lanes<Real, width>;
+    const Step& step = trajectory_.steps[number];
+    Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
+    const Real* old[count];
+    Real weight[count], extrapolation[count];
+    for (int j = 0; j < count; ++j) {
+      old[j] = state(number - j);
+      weight[j] = static_cast<Real>(j < step.order ? step.weight[j] : 0);
+      extrapolation[j] = static_cast<Real>(step.extrapolation[j]);
+    }
+    V away, source;
+    for (int l = 0; l < width; ++l) away[l] = static_cast<Real>(excess[l]), source[l] = static_cast<Real>(value[l]);
+    for (index i = first; i < last; ++i) {
+      V row = {}, guess = {};
+      for (int j = 0; j < count; ++j) {
+        const V from = load<width>(old[j] + i * width);
+        row += weight[j] * from;
+        guess += extrapolation[j] * from;
+      }
+      const Real scale = static_cast<Real>(step.history[i]), over = static_cast<Real>(step.rate_over_p[i]);
+      const V log_k = load<width>(log_k_.data() + trajectory_.coupling->pixel[i] * width);
+      store(work_.remainder.data() + i * width, V(scale * row + over * log_k - source));
+      store(next + i * width, V(guess - static_cast<Real>(step.matrix.inverse[i]) * away));
+    }
+    if (!law_lanes_.empty()) add_laws(number, first, last);
+  }
+
+  void add_laws(index number, index first, index last) {
+    const Step& step = trajectory_.steps[number];
     const double* c = trajectory_.state(number + 1);
     const index n_mu = trajectory_.n_mu();
     std::vector<double> polynomial(std::max(n_mu, trajectory_.n_log_j0()));
-    for (index i = 0; i < n_; ++i) {
+    for (index i = first; i < last; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       for (const int l : law_lanes_) {
         const index column = first_ + l;
-        right_side_[i * width + l] +=
+        work_.remainder[i * width + l] +=
             static_cast<Real>(column < n_mu ? -polynomial[column] : step.rate_over_p[i] * polynomial[column - n_mu]);
       }
     }
@@ -143,8 +162,8 @@ class SensitivityChunk {
   const index n_, first_, remembered_;
   const Real tolerance_;
   int n_columns_ = 0;
-  Buffer<Real> states_;
-  std::vector<Real> log_k_, right_side_;
+  Buffer<Real> states_, log_k_;
+  std::vector<double> totals_;  // (remembered, width), sums of the states
   Workspace<Real> work_;
   std::vector<int> law_lanes_;
   std::vector<std::pair<int, index>> initial_lanes_, control_lanes_;  // lane, column of the basis

@@ -130,7 +130,7 @@ class Integrator {
   // residual, which is what the rate asks for.
   bool correct() {
     const StepMatrix matrix(step_diagonal(rates_, step_.lead), *particle_.coupling, control_.galvanostatic);
-    double wanted = 0, constant = 0;
+    double wanted = 0;
     for (index i = 0; i < n_; ++i) {
       const double residual = state_[i] - history_[i] - step_.lead * rates_.rate[i];
       wanted -= residual;
@@ -138,8 +138,9 @@ class Integrator {
     }
     const double guess = control_.galvanostatic ? wanted / matrix.inverse_sum : 0;
     for (index i = 0; i < n_; ++i) change_[i] = guess * matrix.inverse[i];
+    ColumnSums<1> sums;
     return solve<double, 1>(matrix, *particle_.coupling, right_side_.data(), newton_inexactness, true, change_.data(),
-                            &constant, work_);
+                            sums, work_);
   }
 
   // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There
