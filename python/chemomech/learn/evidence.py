@@ -9,7 +9,7 @@ priors are those under which the local parameters found, with their uncertainty,
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -48,8 +48,8 @@ _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 class Integrable(Separable, Protocol):
     """An objective of which the volume's slopes are known."""
 
-    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
-        """Gradients of half ln det gram_ll of all particles where these are the systems, shared and local.
+    def volume_gradient(self, parameters: Parameters) -> tuple[Arrow, Float, Float]:
+        """The system of the only particle, and the gradient of half ln det gram_ll, shared and local.
 
         Raises
         ------
@@ -66,7 +66,7 @@ def marginal_mode(
     *,
     cheaper: Callable[[P], Integrable] | None = None,
     resized: Callable[[P, Minimum], tuple[P, Minimum]] | None = None,
-    bend: Float | None = None,
+    foreseen: Pull | None = None,
     settled: float = SETTLED,
     what: str = "",
     unfinished: Unfinished | None = None,
@@ -75,18 +75,17 @@ def marginal_mode(
 
     In each round the slopes of the volume are evaluated, and the objective with a model of the volume added is
     minimised. The model's bend begins with a part of the objective's, so that steps stay short of what is not known,
-    and learns from the slopes of round after round (BFGS). They begin near the films, but not at the minimum of the
-    objective alone: the laws that it favours can be far away.
+    and learns from the slopes of round after round (BFGS); or the first round is that of a model foreseen. They begin
+    near the films, but not at the minimum of the objective alone: the laws that it favours can be far away.
 
     Parameters
     ----------
     found : where to begin.
     cheaper : gives what slopes of the volume are taken of in place of a problem, at less cost; where it cannot be
-        followed they are those of the problem.
+        followed, particle by particle, they are those of the problem.
     resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called in each
         round.
-    bend : (n, n) second derivatives of the volume where they are known already; more is added where the slopes would
-        carry the parameters too far.
+    foreseen : what the volume is expected to be.
     settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
@@ -103,17 +102,16 @@ def marginal_mode(
     """
     if not what:
         unfinished = None
-    volume: Pull | None = None
+    volume = foreseen
     for number in range(1, _MOST_ROUNDS + 2):
         round_of = f"{what}, round {number}" if what else ""
-        slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
-        centre, slope = found.parameters.shared, slopes.sum(axis=0)
+        if number > 1 or volume is None:
+            slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
+            centre, slope = found.parameters.shared, slopes.sum(axis=0)
         if volume is None:
-            if bend is None:
-                bend = _FIRST_BEND * found.schur
             far = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
-            volume = Pull(centre, slopes, bend + max(far / _LONGEST - 1 - _FIRST_BEND, 0) * found.schur)
-        else:
+            volume = Pull(centre, slopes, max(far / _LONGEST - 1, _FIRST_BEND) * found.schur)
+        elif number > 1:
             left = _distance(found, slope)
             if left < settled or number > _MOST_ROUNDS:  # as matrices of other places say
                 try:
@@ -124,7 +122,9 @@ def marginal_mode(
                     found = replace(found, reason=UNKNOWN)
             if what:
                 log.info("%s: laws off by about %.2g standard deviations", round_of, left)
-            bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
+            bend = volume.bend
+            if volume is not foreseen:
+                bend = _updated(bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
             volume = Pull(centre, slopes, bend)
             if left < settled:
                 break
@@ -159,33 +159,24 @@ def _slopes(
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)
-    parameters = found.parameters
-    slopes, strange = np.zeros((len(found.arrows), problem.n_shared)), list(range(len(found.arrows)))
+    parameters, slopes = found.parameters, np.zeros((len(found.arrows), problem.n_shared))
+    strange = list(range(len(slopes)))
     if cheaper:
-        try:  # with systems of its own: directions that those of another problem leave open would count for too much
-            slopes = volume_slopes(cheaper, parameters, cheaper.system(parameters)[1])
-        except ConvergenceError as error:
-            log.info("%s: of the problem itself, as %s", name, error)
-        else:
-            square = len(slopes) * np.sum(slopes * linalg.solve(found.schur, slopes.T, assume_a="pos").T, axis=1)
-            strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
-            if strange:
-                log.info("%s: of the problem itself for %d particles, of which they are too steep", name, len(strange))
+        square = np.full(len(slopes), np.inf)
+        for index, own in enumerate(volume_slopes(cheaper, parameters, strange)):
+            if isinstance(own, Exception):
+                log.info("%s: particle %d: %s", name, index, own)
+            else:
+                slopes[index] = own
+                square[index] = len(slopes) * own @ linalg.solve(found.schur, own, assume_a="pos")
+        strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
+        if strange:
+            log.info("%s: of the problem itself for %d particles", name, len(strange))
     if strange:
-        evaluate = partial(_slope_alone, shared=parameters.shared)
-        items = [(index, parameters.local[index]) for index in strange]
-        alone = problem.tasks("slopes of the volume", evaluate, problem, items, lambda item: problem.cost(item[0]))
-        slopes[strange] = list(successes(alone))
+        slopes[strange] = list(successes(volume_slopes(problem, parameters, strange)))
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
-
-
-def _slope_alone(problem: Integrable, item: tuple[int, Float], *, shared: Float) -> Float:
-    """Of the volume of one particle."""
-    index, local = item
-    own, parameters = problem.alone(index), Parameters(shared, (local,))
-    return np.asarray(volume_slopes(own, parameters, own.system(parameters)[1])[0])
 
 
 def _updated(bend: Float, change: Float, turn: Float) -> Float:
@@ -200,24 +191,23 @@ def _updated(bend: Float, change: Float, turn: Float) -> Float:
     return np.asarray(bend - np.outer(along, along) / full + np.outer(turn, turn) / short)
 
 
-def volume_slopes(problem: Integrable, parameters: Parameters, arrows: Sequence[Arrow]) -> Float:
-    """Slopes (particles, n) of half ln det H_ll along the shared parameters, the local ones following.
+def volume_slopes(
+    problem: Integrable, parameters: Parameters, particles: Sequence[int]
+) -> Generator[Float | Exception, None, None]:
+    """Yield the slope (n,) of half ln det H_ll of each particle along the shared parameters, the local ones following.
 
-    Parameters
-    ----------
-    arrows : the systems of the problem there.
-
-    Raises
-    ------
-    ConvergenceError : a reaction cannot be followed.
+    With systems of the problem's own: directions that those of another leave open would count for too much. Where a
+    particle cannot be followed it is the error.
     """
-    gradients = problem.volume_gradients(parameters, arrows)
-    return np.array(
-        [
-            shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos")
-            for arrow, (shared, local) in zip(arrows, gradients, strict=True)
-        ]
+    evaluate = partial(_volume_slope, parameters=parameters)
+    return problem.tasks("slopes of the volume", evaluate, problem, particles, problem.cost)
+
+
+def _volume_slope(problem: Integrable, index: int, *, parameters: Parameters) -> Float:
+    arrow, shared, local = problem.alone(index).volume_gradient(
+        Parameters(parameters.shared, (parameters.local[index],))
     )
+    return np.asarray(shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos"))
 
 
 def most_likely_length(problem: Problem, parameters: Parameters) -> float:

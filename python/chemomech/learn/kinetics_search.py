@@ -4,7 +4,7 @@ The reaction is unstable, and a whole film under wrong laws soon has nothing to 
 frames are followed first, each from a field of its own; what they say leads whole films under held laws close to
 their frames; there the correlation length of ln k is chosen. On finer cells the laws are set free, together with
 everything else as long as they are far off, then in rounds with the rest integrated out. Of many particles a few go
-through all of this first, and the others begin under their laws.
+through all of this first; the others begin under their laws, whole films from their first frames.
 """
 
 import logging
@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from chemomech.arrays import Bool, Float
+from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import (
     Arrow,
@@ -89,13 +89,13 @@ class KineticsSearch:
         """The laws."""
         return law_basis(self.video.binodal, self.video.alpha)
 
-    def beginning(self) -> tuple[Problem, Minimum, Float | None]:
+    def beginning(self) -> tuple[Problem, Minimum, Pull | None]:
         """On coarse cells, under held laws: those that pieces of films say, or of many particles those of a few.
 
         Returns
         -------
         problem, found
-        bend : second derivatives of the volume along the laws, where a few particles say them for all.
+        foreseen : the volume that is to be expected, where a few particles say it for all.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class KineticsSearch:
         self,
         coarse: Problem,
         found: Minimum,
-        bend: Float | None,
+        foreseen: Pull | None,
         rho: float | None,
         *,
         settled: float = SETTLED,
@@ -134,7 +134,7 @@ class KineticsSearch:
         nothing = Pull(found.parameters.shared, np.zeros((n_particles, n_shared)), np.zeros((n_shared, n_shared)))
         what, near = f"{self.prefix}laws and all else", _NEAR * n_particles
         found = minimise_profile(fine, found, nothing, least=near, what=what, unfinished=self.unfinished)
-        return self._rounds(fine, found, "laws, the rest integrated out", resized, bend, settled)
+        return self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen, settled)
 
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
         """As `laws`, from there."""
@@ -147,7 +147,7 @@ class KineticsSearch:
         found: Minimum,
         what: str,
         resized: Callable[[Problem, Minimum], tuple[Problem, Minimum]] | None,
-        bend: Float | None,
+        foreseen: Pull | None,
         settled: float,
     ) -> tuple[Problem, Minimum, Pull]:
         """`marginal_mode` with slopes of the volume on cells of their own."""
@@ -158,7 +158,7 @@ class KineticsSearch:
             found,
             cheaper=lambda problem: replace(problem, models=models),
             resized=resized,
-            bend=bend,
+            foreseen=foreseen,
             settled=settled,
             what=f"{self.prefix}{what}",
             unfinished=self.unfinished,
@@ -180,7 +180,11 @@ class KineticsSearch:
             what=f"{self.prefix}pieces of films",
             unfinished=self.unfinished,
         )
-        found = self._whole(coarse, lambda: joined(pieces, coarse, cut.parameters), lambda: starting_parameters(coarse))
+        found = self._whole(
+            coarse,
+            ("from pieces", lambda: joined(pieces, coarse, cut.parameters)),
+            ("from first frames", lambda: starting_parameters(coarse)),
+        )
         shortest, length = self._rough(_SHORTEST_PX), START_LENGTH_PX
         for number in range(1, _MOST_LENGTHS + 1):
             short = with_modes_of(shortest.models, coarse.models, found.parameters)
@@ -192,7 +196,7 @@ class KineticsSearch:
             found = self._held(coarse, start, f"whole films, laws held, length {number}")
         return coarse, found
 
-    def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Float]:
+    def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Pull]:
         """Whole films on coarse cells under laws, length and sizes that a few particles say when their laws settle."""
         search = replace(self, video=few, prefix="a few particles, ")
         known, found, volume = search.laws(*search.beginning(), None, settled=_FEW_SETTLED)
@@ -206,20 +210,26 @@ class KineticsSearch:
             start = Parameters(laws, first_guesses(pieces))
             return joined(pieces, coarse, self._held(pieces, start, "pieces of films, laws held").parameters)
 
-        whole = self._whole(coarse, from_pieces, lambda: Parameters(laws, first_guesses(coarse)))
-        n_known, n_all = (sum(len(own) for own in each.parameters.local) for each in (found, whole))
-        return coarse, whole, volume.bend * n_all / n_known
+        # Under the right laws pieces say nothing that is worth their time.
+        whole = self._whole(
+            coarse,
+            ("from first frames", lambda: Parameters(laws, first_guesses(coarse))),
+            ("from pieces", from_pieces),
+        )
+        # As much by every parameter of a particle.
+        shares = np.array([len(own) for own in whole.parameters.local]) / sum(map(len, found.parameters.local))
+        foreseen = Pull(volume.centre, np.outer(shares, volume.slopes.sum(axis=0)), shares.sum() * volume.bend)
+        return coarse, whole, foreseen
 
-    def _whole(
-        self, coarse: Problem, from_pieces: Callable[[], Parameters], from_first_frames: Callable[[], Parameters]
-    ) -> Minimum:
-        """Whole films under held laws, from their first frames where what pieces say cannot be followed."""
-        held = "whole films, laws held"
-        try:
-            return self._held(coarse, from_pieces(), held)
-        except ConvergenceError as error:
-            log.info("%s%s, from the first frames: %s", self.prefix, held, error)
-            return self._held(coarse, from_first_frames(), f"{held}, from the first frames")
+    def _whole(self, coarse: Problem, *starts: tuple[str, Callable[[], Parameters]]) -> Minimum:
+        """Whole films under held laws, from the first of the starts from which they can be followed."""
+        for name, start in starts[:-1]:
+            try:
+                return self._held(coarse, start(), f"whole films, laws held, {name}")
+            except ConvergenceError as error:
+                log.info("%swhole films cannot be followed %s: %s", self.prefix, name, error)
+        name, start = starts[-1]
+        return self._held(coarse, start(), f"whole films, laws held, {name}")
 
     def _no_law(self) -> Bool:
         return np.zeros(self.basis.size, dtype=bool)

@@ -8,7 +8,7 @@ The mean rate is unknown as well, constant where the frames do not contradict th
 what the means of the frames leave open, carries the reaction elsewhere.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -441,22 +441,30 @@ class Problem:
         ------
         ConvergenceError : a reaction cannot be followed.
         """
-        n, total = self.basis.size, self._prior_sum(parameters)
-        arrows = []
+        total, arrows = self._prior_sum(parameters), self._priors(parameters)
+        for (index, film), (square, gram, slope) in self._of_films("systems", Problem._normal_equations, parameters):
+            self._add(arrows[index], self.models[index].columns(film), gram, slope)
+            total += square / 2
+        return total, arrows
+
+    def _priors(self, parameters: Parameters) -> list[Arrow]:
+        """The systems without any film."""
+        n, arrows = self.basis.size, []
         for model, local in zip(self.models, parameters.local, strict=True):
             prior = self.prior(model)
             arrows.append(
                 Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
             )
-        for (index, film), (square, gram, slope) in self._of_films("systems", Problem._normal_equations, parameters):
-            own, arrow = self.models[index].columns(film), arrows[index]
-            arrow.gram_gg[...] += gram[:n, :n]
-            arrow.gram_gl[:, own] += gram[:n, n:]
-            arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
-            arrow.gradient_g[...] += slope[:n]
-            arrow.gradient_l[own] += slope[n:]
-            total += square / 2
-        return total, arrows
+        return arrows
+
+    def _add(self, arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:
+        """The normal equations of a film with these of the particle's parameters."""
+        n = self.basis.size
+        arrow.gram_gg[...] += gram[:n, :n]
+        arrow.gram_gl[:, own] += gram[:n, n:]
+        arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
+        arrow.gradient_g[...] += slope[:n]
+        arrow.gradient_l[own] += slope[n:]
 
     def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
         """Half the objective and the given systems with the gradients at these parameters, from adjoints.
@@ -476,21 +484,26 @@ class Problem:
             total += square / 2
         return total, turned
 
-    def volume_gradients(self, parameters: Parameters, arrows: Sequence[Arrow]) -> list[tuple[Float, Float]]:
-        """Gradients of half ln det gram_ll of all particles where these are the systems, shared and local.
+    def volume_gradient(self, parameters: Parameters) -> tuple[Arrow, Float, Float]:
+        """The system of the only particle, and the gradient of half ln det gram_ll, shared and local.
 
         Raises
         ------
         ConvergenceError : a reaction cannot be followed.
         """
-        inverses = [linalg.inv(arrow.gram_ll) for arrow in arrows]
-        gradients = [(np.zeros(self.basis.size), np.zeros(sum(model.sizes))) for model in self.models]
-        evaluate = partial(Problem._volume_gradient, inverses=inverses)
-        for (index, film), slope in self._of_films("slopes of the volume", evaluate, parameters):
-            shared, local = gradients[index]
+        (arrow,), (model,) = self._priors(parameters), self.models
+        linear = {}
+        for (_, film), found in self._of_films("sensitivities", Problem._linearised, parameters):
+            linear[film] = found
+            _, misfit, jacobian = found
+            self._add(arrow, model.columns(film), jacobian.T @ jacobian, jacobian.T @ misfit)
+        inverse = linalg.inv(arrow.gram_ll)
+        shared, local = np.zeros(self.basis.size), np.zeros(sum(model.sizes))
+        evaluate = partial(Problem._volume_gradient, inverse=inverse, linear=linear)
+        for (_, film), slope in self._of_films("slopes of the volume", evaluate, parameters):
             shared += slope[: self.basis.size]
-            local[self.models[index].columns(film)] += slope[self.basis.size :]
-        return gradients
+            local[model.columns(film)] += slope[self.basis.size :]
+        return arrow, shared, local
 
     def _of_films(
         self,
@@ -558,14 +571,18 @@ class Problem:
 
     def _normal_equations(self, at: tuple[int, int], parameters: Parameters) -> tuple[float, Float, Float]:
         """Squared misfit, J^T J and J^T misfit; global parameters first, then those of `ParticleModel.columns`."""
+        _, misfit, jacobian = self._linearised(at, parameters)
+        return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
+
+    def _linearised(self, at: tuple[int, int], parameters: Parameters) -> tuple[Trajectory, Float, Float]:
+        """The reaction, and of its frames misfit (n_t n_pixels,) and Jacobian J over the noise."""
         index, film = at
         model, n_mu = self.models[index], len(self.basis.mu_start)
         trajectory = self._react(index, film, parameters, derivatives=True)
         misfit = (trajectory.frames() - model.films[film].half_cycle.li_fraction).ravel() / self.noise
-        raw = trajectory.sensitivities(*self._own_bases(at, trajectory), threads=False)
-        raw = raw.reshape(misfit.size, -1)
+        raw = trajectory.sensitivities(*self._own_bases(at, trajectory), threads=False).reshape(misfit.size, -1)
         jacobian = np.hstack([raw[:, :n_mu] @ self.basis.mu_modes, raw[:, n_mu:]]) / self.noise
-        return float(misfit @ misfit), jacobian.T @ jacobian, jacobian.T @ misfit
+        return trajectory, misfit, jacobian
 
     def _own_bases(self, at: tuple[int, int], trajectory: Trajectory) -> tuple[Float, Float, Float]:
         """Directions of ln k, initial composition and mean rate along the parameters of `ParticleModel.columns`."""
@@ -574,19 +591,23 @@ class Problem:
         along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
         return self.models[index].log_k_modes, along_c0, half.rate_modes
 
-    def _volume_gradient(self, at: tuple[int, int], inverses: Sequence[Float], parameters: Parameters) -> Float:
+    def _volume_gradient(
+        self,
+        at: tuple[int, int],
+        inverse: Float,
+        linear: Mapping[int, tuple[Trajectory, Float, Float]],
+        parameters: Parameters,
+    ) -> Float:
         """Gradient of the particle's half ln det H_ll by way of the Jacobian J of this film's frames.
 
-        That of sum(W * J_l) with W = J_l H_ll^-1 / noise^2 held.
+        That of sum(W * J_l) with W = J_l H_ll^-1 held.
         """
         index, film = at
-        model = self.models[index]
-        own = model.columns(film)
-        trajectory = self._react(index, film, parameters, derivatives=True)
+        model, (trajectory, _, jacobian) = self.models[index], linear[film]
+        own, frames = model.columns(film), model.films[film].half_cycle.li_fraction.shape
+        weights = jacobian[:, self.basis.size :] @ (inverse[np.ix_(own, own)] / self.noise)
+        weights = weights.reshape(*frames, len(own))
         bases, c0 = self._own_bases(at, trajectory), trajectory.states[0]
-        columns = trajectory.sensitivities(*bases, threads=False)[:, :, -len(own) :]
-        weights = columns.reshape(-1, len(own)) @ (inverses[index][np.ix_(own, own)] / self.noise**2)
-        weights = weights.reshape(columns.shape)
         mu, log_j0, log_k, initial, rate, along_initial = trajectory.adjoint_of_sensitivities(
             weights, *bases, tolerance=_VOLUME_TOLERANCE
         )
