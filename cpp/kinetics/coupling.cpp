@@ -225,6 +225,154 @@ class BlockProducts {
   alignas(64) Real rows_[block * width];
 };
 
+// The iteration on A x + constant 1 = b. The remainder b - A x is kept with the constant in it: after the projection on
+// the plane of the sum (Gould, Hribar & Nocedal 2001) inverse (remainder - constant) sums to zero. Vectors pass through
+// the caches twice an iteration.
+template <class Real, int width>
+class ConjugateGradients {
+ public:
+  ConjugateGradients(const StepMatrix& matrix, const Coupling& coupling, Real* x, Workspace<Real>& work)
+      : matrix_(matrix),
+        n_(coupling.n_cells()),
+        products_(coupling),
+        x_(x),
+        remainder_(work.remainder.data()),
+        direction_(work.direction.data()),
+        image_(work.image.data()),
+        diagonal_(work.diagonal.data()),
+        inverse_(work.inverse.data()) {
+    std::copy_n(matrix.diagonal.data(), n_, work.diagonal.data());
+    std::copy_n(matrix.inverse.data(), n_, work.inverse.data());
+  }
+
+  // The remainder of a guess, where `prepare` writes the guess to x and the right side to the remainder.
+  void begin(const std::function<void(index, index)>& prepare) {
+    Columns<Real, width> right_sum;
+    products_.follow(x_, prepare, [&](index first, index last, const Real* rows) {
+      P sum = P::all(0), scaled_sum = P::all(0), right_scaled_sum = P::all(0), right_square = P::all(0);
+      for (index i = first; i < last; i += P::cells) {
+        const P right = P::at(remainder_, i, last), own = P::at(x_, i, last), scale = P::by_cell(inverse_, i, last);
+        P left = right;
+        left.subtract(product(P::by_cell(diagonal_, i, last), own));
+        left.subtract(P::at(rows, i - first, last - first));
+        left.to(remainder_, i, last);
+        sum.add(own);
+        scaled_sum.add(scale, left);
+        const P scaled = product(scale, right);
+        right_scaled_sum.add(scaled), right_square.add(scaled, right);
+      }
+      total_.add(sum), scaled_sum_.add(scaled_sum);
+      right_sum.add(right_scaled_sum), right_square_.add(right_square);
+    });
+    for (int l = 0; l < width; ++l) {
+      constant_[l] = shift_of(scaled_sum_[l]);
+      right_norm_[l] = right_square_[l] - shift_of(right_sum[l]) * right_sum[l];
+    }
+  }
+
+  // The next direction, and its product with A.
+  void turn(bool first_one) {
+    const P away = constant_.pack(), kept = kept_.pack();
+    along_ = {};
+    Columns<Real, width> squares;
+    const auto turn_rows = [&](index first, index last) {
+      P square = P::all(0);
+      for (index i = first; i < last; i += P::cells) {
+        P left = P::at(remainder_, i, last);
+        left.subtract(away);
+        P next = product(P::by_cell(inverse_, i, last), left);
+        square.add(next, left);
+        if (!first_one) next.add(kept, P::at(direction_, i, last));
+        next.to(direction_, i, last);
+      }
+      squares.add(square);
+    };
+    products_.follow(direction_, turn_rows, [&](index first, index last, const Real* rows) {
+      P bend = P::all(0);
+      for (index i = first; i < last; i += P::cells) {
+        P image = P::at(rows, i - first, last - first);
+        const P own = P::at(direction_, i, last);
+        image.add(P::by_cell(diagonal_, i, last), own);
+        image.to(image_, i, last);
+        bend.add(own, image);
+      }
+      along_.add(bend);
+    });
+    if (first_one) norm_ = squares;  // without the constant, in which a small remainder drowned
+  }
+
+  // The norms to reach, from those of the right side and of the first remainder.
+  void aim(Real tolerance, bool relative_to_guess) {
+    for (int l = 0; l < width; ++l) {
+      const bool by_guess = relative_to_guess || right_norm_[l] == 0;  // only the sum of the guess is given then
+      // Squares below the least normal number are zero before a residual can meet them.
+      limit_[l] = std::max({tolerance * tolerance * (by_guess ? norm_[l] : right_norm_[l]),
+                            rounding<Real> * right_square_[l], double{std::numeric_limits<Real>::min()}});
+    }
+  }
+
+  // Along the direction, for columns that are not there yet.
+  void improve() {
+    Columns<Real, width> length;  // converged columns rest, and a zero one has nothing to divide by
+    for (int l = 0; l < width; ++l) length[l] = is_there(l) ? 0 : norm_[l] / along_[l];
+    const P away = constant_.pack(), by = length.pack();
+    total_ = {}, scaled_sum_ = {};
+    Columns<Real, width> squares;
+    for (index first = 0; first < n_; first += products_.block) {
+      const index last = std::min(first + products_.block, n_);
+      P sum = P::all(0), scaled_sum = P::all(0), square = P::all(0);
+      for (index i = first; i < last; i += P::cells) {
+        P own = P::at(x_, i, last), left = P::at(remainder_, i, last);
+        own.add(by, P::at(direction_, i, last));
+        own.to(x_, i, last);
+        sum.add(own);
+        left.subtract(product(by, P::at(image_, i, last)));
+        left.to(remainder_, i, last);
+        left.subtract(away);
+        const P scaled = product(P::by_cell(inverse_, i, last), left);
+        scaled_sum.add(scaled), square.add(scaled, left);
+      }
+      total_.add(sum), scaled_sum_.add(scaled_sum), squares.add(square);
+    }
+    for (int l = 0; l < width; ++l) {
+      const double shift = shift_of(scaled_sum_[l]), before = norm_[l];
+      constant_[l] += shift;
+      norm_[l] = squares[l] - shift * scaled_sum_[l];
+      kept_[l] = length[l] > 0 ? norm_[l] / before : 0;
+    }
+  }
+
+  bool is_there() const {
+    bool all = true;
+    for (int l = 0; l < width; ++l) all = all && is_there(l);
+    return all;
+  }
+  bool is_positive() const {
+    bool all = true;
+    for (int l = 0; l < width; ++l) all = all && (is_there(l) || along_[l] > 0);
+    return all;
+  }
+  void write(ColumnSums<width>& out) const {
+    for (int l = 0; l < width; ++l) out.constant[l] = constant_[l], out.total[l] = total_[l];
+  }
+
+ private:
+  using P = Pack<Real, width>;
+
+  bool is_there(int l) const { return norm_[l] <= limit_[l]; }
+  double shift_of(double scaled_sum) const { return matrix_.conserves ? scaled_sum / matrix_.inverse_sum : 0; }
+
+  const StepMatrix& matrix_;
+  const index n_;
+  BlockProducts<Real, width> products_;
+  Real *x_, *remainder_, *direction_, *image_;
+  const Real *diagonal_, *inverse_;
+  // By column: constant so far, sums of x and of what is left by the preconditioner, of which there is to be none;
+  // squares of the right side, and norms of it and of the remainder in the plane of the sum.
+  Columns<Real, width> constant_, total_, scaled_sum_, right_square_, right_norm_, norm_, limit_;
+  Columns<Real, width> along_, kept_;  // direction A direction, and how much of the last direction goes into the next
+};
+
 }  // namespace
 
 Coupling::Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 1> indices,
@@ -265,7 +413,7 @@ void Coupling::apply(const Real* x, Real* out) const {
   BlockProducts<Real, width> products(*this);
   products.follow(
       x, [](index, index) {},
-      [&](index first, index last, const Real* rows) { std::copy_n(rows, (last - first) * width, out + first * width); });
+      [&](index first, index last, const Real* own) { std::copy_n(own, (last - first) * width, out + first * width); });
 }
 
 StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bool conserving)
@@ -280,129 +428,27 @@ StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bo
 template <class Real, int width>
 bool solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance, bool relative_to_guess,
            const std::function<void(index, index)>& begin, Real* x, ColumnSums<width>& out, Workspace<Real>& work) {
-  using P = Pack<Real, width>;
-  const index n = coupling.n_cells();
-  std::copy_n(matrix.diagonal.data(), n, work.diagonal.data());
-  std::copy_n(matrix.inverse.data(), n, work.inverse.data());
-  const Real *diagonal = work.diagonal.data(), *inverse = work.inverse.data();
-  Real *remainder = work.remainder.data(), *direction = work.direction.data(), *turned = work.image.data();
-  BlockProducts<Real, width> products(coupling);
-  // The remainder is kept with the constant that the solution takes from it: after the projection on the plane of the
-  // sum (Gould, Hribar & Nocedal 2001), inverse (remainder - constant) sums to zero.
-  Columns<Real, width> constant, total, sum, square, norm, right_sum, right_square, limit, along, step, keep;
-  const auto projected = [&] {  // what `square`, that of the remainder less the constant so far, becomes
-    Columns<Real, width> result;
-    for (int l = 0; l < width; ++l) {
-      const double shift = matrix.conserves ? sum[l] / matrix.inverse_sum : 0;
-      constant[l] += shift;
-      result[l] = square[l] - shift * sum[l];
-    }
-    return result;
-  };
-  products.follow(x, begin, [&](index first, index last, const Real* image) {
-    P scaled_left = P::all(0), scaled_right = P::all(0), right_product = P::all(0), values = P::all(0);
-    for (index i = first; i < last; i += P::cells) {
-      const P right = P::at(remainder, i, last), scale = P::by_cell(inverse, i, last), own = P::at(x, i, last);
-      P left = right;
-      left.subtract(product(P::by_cell(diagonal, i, last), own));
-      left.subtract(P::at(image, i - first, last - first));
-      left.to(remainder, i, last);
-      const P scaled = product(scale, right);
-      scaled_left.add(scale, left), scaled_right.add(scaled), right_product.add(scaled, right), values.add(own);
-    }
-    sum.add(scaled_left), right_sum.add(scaled_right), right_square.add(right_product), total.add(values);
-  });
-  projected();
-  for (int l = 0; l < width; ++l) {
-    const double shift = matrix.conserves ? right_sum[l] / matrix.inverse_sum : 0;
-    limit[l] = right_square[l] - shift * right_sum[l];
+  ConjugateGradients<Real, width> at(matrix, coupling, x, work);
+  at.begin(begin);
+  at.turn(true);
+  at.aim(tolerance, relative_to_guess);
+  for (int iteration = 0; !at.is_there(); ++iteration) {
+    if (iteration == iteration_limit || !at.is_positive()) return false;
+    at.improve();
+    if (!at.is_there()) at.turn(false);
   }
-  for (int iteration = 0; iteration < iteration_limit; ++iteration) {
-    const P away = constant.pack(), kept = keep.pack();
-    along = {}, square = {};
-    products.follow(
-        direction,
-        [&](index first, index last) {
-          P own_square = P::all(0);
-          for (index i = first; i < last; i += P::cells) {
-            P left = P::at(remainder, i, last);
-            left.subtract(away);
-            P next = product(P::by_cell(inverse, i, last), left);
-            own_square.add(next, left);
-            if (iteration > 0) next.add(kept, P::at(direction, i, last));
-            next.to(direction, i, last);
-          }
-          square.add(own_square);
-        },
-        [&](index first, index last, const Real* image) {
-          P bend = P::all(0);
-          for (index i = first; i < last; i += P::cells) {
-            P all = P::at(image, i - first, last - first);
-            const P own = P::at(direction, i, last);
-            all.add(P::by_cell(diagonal, i, last), own);
-            all.to(turned, i, last);
-            bend.add(own, all);
-          }
-          along.add(bend);
-        });
-    if (iteration == 0) {
-      norm = square;
-      for (int l = 0; l < width; ++l) {
-        const bool by_guess = relative_to_guess || limit[l] == 0;  // only the sum of the guess is given then
-        // Squares below the least normal number are zero before a residual can meet them.
-        limit[l] = std::max({tolerance * tolerance * (by_guess ? norm[l] : limit[l]),
-                             rounding<Real> * right_square[l], double(std::numeric_limits<Real>::min())});
-      }
-    }
-    bool done = true;
-    for (int l = 0; l < width; ++l) {
-      done = done && norm[l] <= limit[l];
-      if (norm[l] <= limit[l]) {
-        step[l] = 0;  // converged columns rest, and a zero one has nothing to divide by
-      } else {
-        if (!(along[l] > 0)) return false;
-        step[l] = norm[l] / along[l];
-      }
-    }
-    if (done) break;
-    const P by = step.pack();
-    sum = {}, square = {}, total = {};
-    for (index first = 0; first < n; first += products.block) {
-      const index last = std::min(first + products.block, n);
-      P scaled_left = P::all(0), own_square = P::all(0), values = P::all(0);
-      for (index i = first; i < last; i += P::cells) {
-        P to = P::at(x, i, last), left = P::at(remainder, i, last);
-        to.add(by, P::at(direction, i, last));
-        to.to(x, i, last);
-        values.add(to);
-        left.subtract(product(by, P::at(turned, i, last)));
-        left.to(remainder, i, last);
-        left.subtract(away);
-        const P scaled = product(P::by_cell(inverse, i, last), left);
-        scaled_left.add(scaled), own_square.add(scaled, left);
-      }
-      sum.add(scaled_left), square.add(own_square), total.add(values);
-    }
-    const Columns<Real, width> before = norm;
-    norm = projected();
-    for (int l = 0; l < width; ++l) keep[l] = step[l] > 0 ? norm[l] / before[l] : 0;
-    done = true;
-    for (int l = 0; l < width; ++l) done = done && norm[l] <= limit[l];
-    if (done) break;
-    if (iteration + 1 == iteration_limit) return false;
-  }
-  for (int l = 0; l < width; ++l) out.constant[l] = constant[l], out.total[l] = total[l];
+  at.write(out);
   return true;
 }
 
 template void Coupling::apply<double, 1>(const double*, double*) const;
-#define CHEMOMECH_SOLVE(Real, width)                                                       \
-  template bool solve<Real, width>(const StepMatrix&, const Coupling&, Real, bool,         \
-                                   const std::function<void(index, index)>&, Real*,        \
-                                   ColumnSums<width>&, Workspace<Real>&);
-CHEMOMECH_SOLVE(double, 1)
-CHEMOMECH_SOLVE(double, lanes_a_chunk)
-CHEMOMECH_SOLVE(float, lanes_a_chunk)
-#undef CHEMOMECH_SOLVE
+template bool solve<double, 1>(const StepMatrix&, const Coupling&, double, bool,
+                               const std::function<void(index, index)>&, double*, ColumnSums<1>&, Workspace<double>&);
+template bool solve<double, lanes_a_chunk>(const StepMatrix&, const Coupling&, double, bool,
+                                           const std::function<void(index, index)>&, double*,
+                                           ColumnSums<lanes_a_chunk>&, Workspace<double>&);
+template bool solve<float, lanes_a_chunk>(const StepMatrix&, const Coupling&, float, bool,
+                                          const std::function<void(index, index)>&, float*, ColumnSums<lanes_a_chunk>&,
+                                          Workspace<float>&);
 
 }  // namespace chemomech::kinetics

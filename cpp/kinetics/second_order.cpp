@@ -55,8 +55,7 @@ class BackwardChunk {
     Real* own = slope(number + 1);
     std::fill_n(solution_.data(), solution_.size(), Real(0));
     ColumnSums<width> sums;
-    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), sums,
-                              work_))
+    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), sums, work_))
       return false;
     std::fill_n(own, n_ * width, Real(0));  // the place of an older state from here on
     Real weight[highest_order], constant[width];
@@ -185,7 +184,8 @@ template <class Real>
 bool add_chunk(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights, index first,
                double tolerance, Products& products, View<double, 2> along_initial) {
   constexpr int width = SensitivityChunk<Real>::width;
-  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(), n_states = trajectory.states.size() / trajectory.n_cells;
+  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(),
+              n_states = trajectory.states.size() / trajectory.n_cells;
   SensitivityChunk<Real> forward(trajectory, bases, tolerance, n_laws + first, n_states);
   if (!forward.run([](index) {})) return false;
   BackwardChunk<Real> backward(trajectory, forward, weights, first, tolerance);

@@ -96,12 +96,18 @@ class SensitivityChunk {
     }
     const auto begin = [&](index first, index last) {
       switch (step.n_extrapolated) {
-        case 1: return prepare<1>(number, first, last, excess, value);
-        case 2: return prepare<2>(number, first, last, excess, value);
-        case 3: return prepare<3>(number, first, last, excess, value);
-        case 4: return prepare<4>(number, first, last, excess, value);
-        case 5: return prepare<5>(number, first, last, excess, value);
-        default: return prepare<6>(number, first, last, excess, value);
+        case 1:
+          return prepare<1>(number, first, last, excess, value);
+        case 2:
+          return prepare<2>(number, first, last, excess, value);
+        case 3:
+          return prepare<3>(number, first, last, excess, value);
+        case 4:
+          return prepare<4>(number, first, last, excess, value);
+        case 5:
+          return prepare<5>(number, first, last, excess, value);
+        default:
+          return prepare<6>(number, first, last, excess, value);
       }
     };
     Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
