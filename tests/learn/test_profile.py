@@ -144,3 +144,14 @@ def test_particles_that_are_only_roughly_settled_are_settled_first():
     found = minimise_profile(problem, replace(start, parameters=rough, arrows=arrows), NOTHING, least=0.03)
     assert value > 20
     assert found.objective < 3 * 0.3
+
+
+def test_particles_are_settled_as_far_as_the_search_asks_for():
+    """A search that may leave 300 of half the sum does not settle three particles to less than 10 each."""
+    problem = Valleys([1.0, -2.0, 0.5])
+    start = beginning(problem, 1.0)
+    rough = Parameters(start.parameters.shared, tuple(y + 0.004 for y in start.parameters.local))  # 8 of each
+    _, arrows = problem.system(rough)
+    found = minimise_profile(problem, replace(start, parameters=rough, arrows=arrows), NOTHING, least=300.0)
+    assert found.reason == CONVERGED
+    assert found.parameters.local == rough.local

@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 _PARTS = (1.0, 0.3, 0.1, 0.03)
 #: Relative decrease that a particle may still promise where a search begins, or that has only to lead into the valley.
 ROUGH_DECREASE = 5e-3
-#: Share of the mean expected decrease of a step that a particle may still promise after it.
+#: Share of the mean expected decrease of a step that a particle may still promise after it, or of that at which a search
+#: ends.
 _SETTLED = 0.1
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
@@ -311,7 +312,8 @@ def _line_search(
     if promised < least:
         if not at.rough:
             return replace(at, reason=CONVERGED)
-        return replace(at, particles=settle(problem, now.parameters, now.arrows), rough=False)
+        own_least = max(_SETTLED * least / n, LEAST_DECREASE)
+        return replace(at, particles=settle(problem, now.parameters, now.arrows, least=own_least), rough=False)
     value = now.objective + pull.value(at.shared)
     for part in _PARTS:
         step = part * full
