@@ -148,10 +148,18 @@ def test_particles_that_are_only_roughly_settled_are_settled_first():
 
 def test_particles_are_settled_as_far_as_the_search_asks_for():
     """A search that may leave 300 of half the sum does not settle three particles to less than 10 each."""
-    problem = Valleys([1.0, -2.0, 0.5])
+
+    class Noisy(Valleys):
+        """With 5000 that no parameter explains, beside which the 8 here are little from the start."""
+
+        def residual(self, a, x, y):
+            own, jacobian = super().residual(a, x, y)
+            return np.append(own, 100.0), np.vstack([jacobian, np.zeros(2)])
+
+    problem = Noisy([1.0, -2.0, 0.5])
     start = beginning(problem, 1.0)
-    rough = Parameters(start.parameters.shared, tuple(y + 0.004 for y in start.parameters.local))  # 8 of each
+    rough = Parameters(start.parameters.shared, tuple(y + 0.004 for y in start.parameters.local))
     _, arrows = problem.system(rough)
-    found = minimise_profile(problem, replace(start, parameters=rough, arrows=arrows), NOTHING, least=300.0)
-    assert found.reason == CONVERGED
-    assert found.parameters.local == rough.local
+    begin = replace(start, parameters=rough, arrows=arrows)
+    assert minimise_profile(problem, begin, NOTHING, least=300.0).parameters.local == rough.local
+    np.testing.assert_allclose(minimise_profile(problem, begin, NOTHING, least=0.03).objective, 15000, atol=0.9)
