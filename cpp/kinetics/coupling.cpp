@@ -1,6 +1,7 @@
 #include "kinetics/coupling.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <utility>
@@ -17,17 +18,19 @@ constexpr Real rounding = 20 * std::numeric_limits<Real>::epsilon() * std::numer
 // Part of the diagonal of G below which no entry of the preconditioner falls.
 constexpr double least_diagonal = 0.1;
 
+template <class Real>
+constexpr int register_width = 64 / sizeof(Real);
+
 // What is done at once to vectors (n, width): a cell's row of columns or, of a single column, several cells side by
 // side.
 template <class Real, int width>
 struct Pack {
-  static constexpr int register_width = 64 / sizeof(Real);
-  static constexpr int cells = width == 1 ? register_width : 1;
-  static constexpr int w = std::min(width * cells, register_width), count = width * cells / w;
+  static constexpr int cells = width == 1 ? register_width<Real> : 1;
+  static constexpr int w = std::min(width * cells, register_width<Real>), count = width * cells / w;
   lanes<Real, w> part[count];
 
   static Pack all(Real value) {
-    Pack pack;
+    Pack pack;  // value - 0 is value for -0 too and only a broadcast, value + 0 an addition that compilers must keep
     for (int s = 0; s < count; ++s) pack.part[s] = value - lanes<Real, w>{};
     return pack;
   }
@@ -146,7 +149,7 @@ std::vector<Real> coherency_of(const Coupling& coupling, const Real* x) {
 // out = the sum of a run's entries times x, for `count` registers of consecutive values from x on.
 template <int count, class Real>
 void apply_run(const Coupling& coupling, const Coupling::Run& run, index width, const Real* x, Real* out) {
-  constexpr int w = 64 / sizeof(Real);
+  constexpr int w = register_width<Real>;
   lanes<Real, w> sum[count] = {};
   for (index e = run.first_entry; e < run.end_entry; ++e) {
     const Real value = static_cast<Real>(coupling.value[e]);
@@ -159,7 +162,7 @@ void apply_run(const Coupling& coupling, const Coupling::Run& run, index width, 
 // out (last - first, width) = the rows from first to last of G x.
 template <class Real, int width>
 void apply_rows(const Coupling& coupling, const Real* x, index first, index last, Real* out) {
-  constexpr index w = 64 / sizeof(Real);
+  constexpr index w = register_width<Real>;
   const auto ends_before = [](index row, const Coupling::Run& run) { return row < run.end; };
   auto run = std::upper_bound(coupling.runs.begin(), coupling.runs.end(), first, ends_before);
   for (; first < last; ++run) {
@@ -182,6 +185,15 @@ void apply_rows(const Coupling& coupling, const Real* x, index first, index last
   }
 }
 
+// Adds E x, as `coherency_of` gives it, to the rows from first to last.
+template <class Real, int width>
+void add_of_pixels(const Coupling& coupling, const std::vector<Real>& coherency, index first, index last, Real* out) {
+  for (index i = first; i < last; ++i) {
+    const Real* own = coherency.data() + coupling.pixel[i] * width;
+    for (int l = 0; l < width; ++l) out[(i - first) * width + l] += own[l];
+  }
+}
+
 // Products with G + E a block of rows at a time, which stays in the first-level cache.
 template <class Real, int width>
 class BlockProducts {
@@ -190,11 +202,11 @@ class BlockProducts {
 
   explicit BlockProducts(const Coupling& coupling) : coupling_(coupling) {}
 
-  // Calls ahead(first, last) for all blocks of rows one after the other, which writes them to x, and for each
-  // behind(first, last, rows of the product), as soon as all that it needs of x is there: x passes through the caches
-  // once.
+  // Calls ahead(first, last) for all blocks of rows one after the other, which writes them to x, and
+  // behind(first, last, rows of the product) for each as soon as all that it needs of x is there: x passes through the
+  // caches once.
   template <class Ahead, class Behind>
-  void follow(const Real* x, const Ahead& ahead, const Behind& behind) {
+  void sweep(const Real* x, const Ahead& ahead, const Behind& behind) {
     const index n = coupling_.n_cells(), reach = coupling_.rank > 0 ? n : coupling_.reach;
     index done = 0;
     for (index first = 0; first < n; first += block) {
@@ -202,24 +214,16 @@ class BlockProducts {
       ahead(first, last);
       if (last == n && coupling_.rank > 0) coherency_ = coherency_of<Real, width>(coupling_, x);
       const index ready = last == n ? n : last - reach;
-      for (; done < ready; done = std::min(done + block, ready)) {
-        behind(done, std::min(done + block, ready), rows_of(x, done, std::min(done + block, ready)));
+      for (index end; done < ready; done = end) {
+        end = std::min(done + block, ready);
+        apply_rows<Real, width>(coupling_, x, done, end, rows_);
+        if (coupling_.rank > 0) add_of_pixels<Real, width>(coupling_, coherency_, done, end, rows_);
+        behind(done, end, rows_);
       }
     }
   }
 
  private:
-  const Real* rows_of(const Real* x, index first, index last) {
-    apply_rows<Real, width>(coupling_, x, first, last, rows_);
-    if (coupling_.rank > 0) {
-      for (index i = first; i < last; ++i) {
-        const Real* own = coherency_.data() + coupling_.pixel[i] * width;
-        for (int l = 0; l < width; ++l) rows_[(i - first) * width + l] += own[l];
-      }
-    }
-    return rows_;
-  }
-
   const Coupling& coupling_;
   std::vector<Real> coherency_;
   alignas(64) Real rows_[block * width];
@@ -247,8 +251,8 @@ class ConjugateGradients {
 
   // The remainder of a guess, where `prepare` writes the guess to x and the right side to the remainder.
   void begin(const std::function<void(index, index)>& prepare) {
-    Columns<Real, width> right_sum;
-    products_.follow(x_, prepare, [&](index first, index last, const Real* rows) {
+    Columns<Real, width> scaled_sums, right_sums;
+    products_.sweep(x_, prepare, [&](index first, index last, const Real* rows) {
       P sum = P::all(0), scaled_sum = P::all(0), right_scaled_sum = P::all(0), right_square = P::all(0);
       for (index i = first; i < last; i += P::cells) {
         const P right = P::at(remainder_, i, last), own = P::at(x_, i, last), scale = P::by_cell(inverse_, i, last);
@@ -256,25 +260,25 @@ class ConjugateGradients {
         left.subtract(product(P::by_cell(diagonal_, i, last), own));
         left.subtract(P::at(rows, i - first, last - first));
         left.to(remainder_, i, last);
+        P::all(0).to(direction_, i, last);
         sum.add(own);
         scaled_sum.add(scale, left);
         const P scaled = product(scale, right);
         right_scaled_sum.add(scaled), right_square.add(scaled, right);
       }
-      total_.add(sum), scaled_sum_.add(scaled_sum);
-      right_sum.add(right_scaled_sum), right_square_.add(right_square);
+      total_.add(sum), scaled_sums.add(scaled_sum);
+      right_sums.add(right_scaled_sum), right_square_.add(right_square);
     });
     for (int l = 0; l < width; ++l) {
-      constant_[l] = shift_of(scaled_sum_[l]);
-      right_norm_[l] = right_square_[l] - shift_of(right_sum[l]) * right_sum[l];
+      constant_[l] = shift_of(scaled_sums[l]);
+      right_norm_[l] = right_square_[l] - shift_of(right_sums[l]) * right_sums[l];
     }
   }
 
-  // The next direction, and its product with A.
-  void turn(bool first_one) {
+  // The norm of the remainder, the next direction, and its product with A.
+  void turn() {
     const P away = constant_.pack(), kept = kept_.pack();
-    along_ = {};
-    Columns<Real, width> squares;
+    along_ = {}, norm_ = {};
     const auto turn_rows = [&](index first, index last) {
       P square = P::all(0);
       for (index i = first; i < last; i += P::cells) {
@@ -282,12 +286,12 @@ class ConjugateGradients {
         left.subtract(away);
         P next = product(P::by_cell(inverse_, i, last), left);
         square.add(next, left);
-        if (!first_one) next.add(kept, P::at(direction_, i, last));
+        next.add(kept, P::at(direction_, i, last));
         next.to(direction_, i, last);
       }
-      squares.add(square);
+      norm_.add(square);
     };
-    products_.follow(direction_, turn_rows, [&](index first, index last, const Real* rows) {
+    products_.sweep(direction_, turn_rows, [&](index first, index last, const Real* rows) {
       P bend = P::all(0);
       for (index i = first; i < last; i += P::cells) {
         P image = P::at(rows, i - first, last - first);
@@ -298,16 +302,18 @@ class ConjugateGradients {
       }
       along_.add(bend);
     });
-    if (first_one) norm_ = squares;  // without the constant, in which a small remainder drowned
   }
 
   // The norms to reach, from those of the right side and of the first remainder.
   void aim(Real tolerance, bool relative_to_guess) {
     for (int l = 0; l < width; ++l) {
       const bool by_guess = relative_to_guess || right_norm_[l] == 0;  // only the sum of the guess is given then
-      // Squares below the least normal number are zero before a residual can meet them.
-      limit_[l] = std::max({tolerance * tolerance * (by_guess ? norm_[l] : right_norm_[l]),
-                            rounding<Real> * right_square_[l], double{std::numeric_limits<Real>::min()}});
+      // What the remainder is stored with is rounded; squares below the least normal number are zero before it can meet
+      // them, and those beyond the largest would let anything pass.
+      const double stored = right_square_[l] + constant_[l] * constant_[l] * matrix_.inverse_sum;
+      const double limit = std::max({tolerance * tolerance * (by_guess ? norm_[l] : right_norm_[l]),
+                                     rounding<Real> * stored, double{std::numeric_limits<Real>::min()}});
+      limit_[l] = std::isfinite(limit) ? limit : 0;
     }
   }
 
@@ -316,8 +322,8 @@ class ConjugateGradients {
     Columns<Real, width> length;  // converged columns rest, and a zero one has nothing to divide by
     for (int l = 0; l < width; ++l) length[l] = is_there(l) ? 0 : norm_[l] / along_[l];
     const P away = constant_.pack(), by = length.pack();
-    total_ = {}, scaled_sum_ = {};
-    Columns<Real, width> squares;
+    total_ = {};
+    Columns<Real, width> scaled_sums, squares;
     for (index first = 0; first < n_; first += products_.block) {
       const index last = std::min(first + products_.block, n_);
       P sum = P::all(0), scaled_sum = P::all(0), square = P::all(0);
@@ -332,12 +338,12 @@ class ConjugateGradients {
         const P scaled = product(P::by_cell(inverse_, i, last), left);
         scaled_sum.add(scaled), square.add(scaled, left);
       }
-      total_.add(sum), scaled_sum_.add(scaled_sum), squares.add(square);
+      total_.add(sum), scaled_sums.add(scaled_sum), squares.add(square);
     }
     for (int l = 0; l < width; ++l) {
-      const double shift = shift_of(scaled_sum_[l]), before = norm_[l];
+      const double shift = shift_of(scaled_sums[l]), before = norm_[l];
       constant_[l] += shift;
-      norm_[l] = squares[l] - shift * scaled_sum_[l];
+      norm_[l] = squares[l] - shift * scaled_sums[l];
       kept_[l] = length[l] > 0 ? norm_[l] / before : 0;
     }
   }
@@ -352,8 +358,10 @@ class ConjugateGradients {
     for (int l = 0; l < width; ++l) all = all && (is_there(l) || along_[l] > 0);
     return all;
   }
-  void write(ColumnSums<width>& out) const {
-    for (int l = 0; l < width; ++l) out.constant[l] = constant_[l], out.total[l] = total_[l];
+  ByColumn<width> by_column() const {
+    ByColumn<width> result;
+    for (int l = 0; l < width; ++l) result.constant[l] = constant_[l], result.total[l] = total_[l];
+    return result;
   }
 
  private:
@@ -367,9 +375,8 @@ class ConjugateGradients {
   BlockProducts<Real, width> products_;
   Real *x_, *remainder_, *direction_, *image_;
   const Real *diagonal_, *inverse_;
-  // By column: constant so far, sums of x and of what is left by the preconditioner, of which there is to be none;
-  // squares of the right side, and norms of it and of the remainder in the plane of the sum.
-  Columns<Real, width> constant_, total_, scaled_sum_, right_square_, right_norm_, norm_, limit_;
+  // By column: the constant so far and the sum of x, squares of the right side, norms in the plane of the sum.
+  Columns<Real, width> constant_, total_, right_square_, right_norm_, norm_, limit_;
   Columns<Real, width> along_, kept_;  // direction A direction, and how much of the last direction goes into the next
 };
 
@@ -408,12 +415,9 @@ Coupling::Coupling(View<const std::int32_t, 1> indptr, View<const std::int32_t, 
   }
 }
 
-template <class Real, int width>
-void Coupling::apply(const Real* x, Real* out) const {
-  BlockProducts<Real, width> products(*this);
-  products.follow(
-      x, [](index, index) {},
-      [&](index first, index last, const Real* own) { std::copy_n(own, (last - first) * width, out + first * width); });
+void Coupling::apply(const double* x, double* out) const {
+  apply_rows<double, 1>(*this, x, 0, n_cells(), out);
+  if (rank > 0) add_of_pixels<double, 1>(*this, coherency_of<double, 1>(*this, x), 0, n_cells(), out);
 }
 
 StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bool conserving)
@@ -426,29 +430,27 @@ StepMatrix::StepMatrix(std::vector<double> entries, const Coupling& coupling, bo
 }
 
 template <class Real, int width>
-bool solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance, bool relative_to_guess,
-           const std::function<void(index, index)>& begin, Real* x, ColumnSums<width>& out, Workspace<Real>& work) {
-  ConjugateGradients<Real, width> at(matrix, coupling, x, work);
-  at.begin(begin);
-  at.turn(true);
-  at.aim(tolerance, relative_to_guess);
-  for (int iteration = 0; !at.is_there(); ++iteration) {
-    if (iteration == iteration_limit || !at.is_positive()) return false;
-    at.improve();
-    if (!at.is_there()) at.turn(false);
+std::optional<ByColumn<width>> solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance,
+                                     bool relative_to_guess, const std::function<void(index, index)>& prepare, Real* x,
+                                     Workspace<Real>& work) {
+  ConjugateGradients<Real, width> search(matrix, coupling, x, work);
+  search.begin(prepare);
+  search.turn();
+  search.aim(tolerance, relative_to_guess);
+  for (int iteration = 0; !search.is_there(); ++iteration) {
+    if (iteration == iteration_limit || !search.is_positive()) return std::nullopt;
+    search.improve();
+    if (!search.is_there()) search.turn();
   }
-  at.write(out);
-  return true;
+  return search.by_column();
 }
 
-template void Coupling::apply<double, 1>(const double*, double*) const;
-template bool solve<double, 1>(const StepMatrix&, const Coupling&, double, bool,
-                               const std::function<void(index, index)>&, double*, ColumnSums<1>&, Workspace<double>&);
-template bool solve<double, lanes_a_chunk>(const StepMatrix&, const Coupling&, double, bool,
-                                           const std::function<void(index, index)>&, double*,
-                                           ColumnSums<lanes_a_chunk>&, Workspace<double>&);
-template bool solve<float, lanes_a_chunk>(const StepMatrix&, const Coupling&, float, bool,
-                                          const std::function<void(index, index)>&, float*, ColumnSums<lanes_a_chunk>&,
-                                          Workspace<float>&);
+using Rows = const std::function<void(index, index)>&;
+template std::optional<ByColumn<1>> solve<double, 1>(const StepMatrix&, const Coupling&, double, bool, Rows, double*,
+                                                     Workspace<double>&);
+template std::optional<ByColumn<lanes_a_chunk>> solve<double, lanes_a_chunk>(const StepMatrix&, const Coupling&, double,
+                                                                             bool, Rows, double*, Workspace<double>&);
+template std::optional<ByColumn<lanes_a_chunk>> solve<float, lanes_a_chunk>(const StepMatrix&, const Coupling&, float,
+                                                                            bool, Rows, float*, Workspace<float>&);
 
 }  // namespace chemomech::kinetics

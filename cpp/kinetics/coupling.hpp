@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -37,9 +38,8 @@ struct Coupling {
 
   index n_cells() const { return static_cast<index>(pixel.size()); }
 
-  // out = (G + E) x for x (n_cells, width).
-  template <class Real, int width>
-  void apply(const Real* x, Real* out) const;
+  // out = (G + E) x, (n_cells,).
+  void apply(const double* x, double* out) const;
 };
 
 // Columns solved together, so that a row of them is a vector register or two.
@@ -61,7 +61,7 @@ struct StepMatrix {
 template <class Real>
 struct Workspace {
   Buffer<Real> remainder, direction, image;  // (n_cells, width)
-  Buffer<Real> diagonal, inverse;            // (n_cells,)
+  Buffer<Real> diagonal, inverse;            // (n_cells,), those of the matrix in the precision of the iteration
 
   Workspace(index n, int width)
       : remainder(n * width), direction(n * width), image(n * width), diagonal(n), inverse(n) {}
@@ -69,26 +69,27 @@ struct Workspace {
 
 // What a solution has besides x, by column: the constant, and the sum of x.
 template <int width>
-struct ColumnSums {
+struct ByColumn {
   double constant[width], total[width];
 };
 
 // Improves a guess x (n_cells, width) until the residual, in the norm of the preconditioner, is `tolerance` times the
 // right side's, or in case of `relative_to_guess` and for a right side of zero times that of the guess. Before rows are
-// read begin(first, last) is called for them, to write the guess to x and the right side to work.remainder. False when
-// the matrix is not positive, or after too many iterations.
+// read prepare(first, last) is called for them, to write the guess to x and the right side to work.remainder. Nothing
+// when the matrix is not positive, or after too many iterations.
 template <class Real, int width>
-bool solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance, bool relative_to_guess,
-           const std::function<void(index, index)>& begin, Real* x, ColumnSums<width>& out, Workspace<Real>& work);
+std::optional<ByColumn<width>> solve(const StepMatrix& matrix, const Coupling& coupling, Real tolerance,
+                                     bool relative_to_guess, const std::function<void(index, index)>& prepare, Real* x,
+                                     Workspace<Real>& work);
 
 // With a right side b (n_cells, width) and a guess that are there.
 template <class Real, int width>
-bool solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance, bool relative_to_guess,
-           Real* x, ColumnSums<width>& out, Workspace<Real>& work) {
-  const auto begin = [&](index first, index last) {
+std::optional<ByColumn<width>> solve(const StepMatrix& matrix, const Coupling& coupling, const Real* b, Real tolerance,
+                                     bool relative_to_guess, Real* x, Workspace<Real>& work) {
+  const auto prepare = [&](index first, index last) {
     std::copy(b + first * width, b + last * width, work.remainder.data() + first * width);
   };
-  return solve<Real, width>(matrix, coupling, tolerance, relative_to_guess, begin, x, out, work);
+  return solve<Real, width>(matrix, coupling, tolerance, relative_to_guess, prepare, x, work);
 }
 
 }  // namespace chemomech::kinetics

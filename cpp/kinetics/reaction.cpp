@@ -79,7 +79,7 @@ bool evaluate(const Particle& particle, const Laws& laws, const Control& control
   for (index i = 0; i < n; ++i) {
     if (!(c[i] > 0 && c[i] < 1)) return false;
   }
-  particle.coupling->apply<double, 1>(c, out.coupled.data());
+  particle.coupling->apply(c, out.coupled.data());
   add_edge(particle, t, out.coupled);
   double forward_sum = 0, backward_sum = 0;
   for (index first = 0; first < n; first += block) {

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <vector>
 
+#include "base/buffer.hpp"
+#include "base/simd.hpp"
 #include "kinetics/sensitivity_chunk.hpp"
 
 namespace chemomech::kinetics {
@@ -13,7 +16,9 @@ struct Products {
   explicit Products(index size) : state(size, 0.0), log_k(size, 0.0), reacted(size, 0.0) {}
 };
 
-// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities.
+// The weights of the columns [first, ...) backwards through the linear recurrence of a chunk of sensitivities. What a
+// step changes is a difference of states; a step short enough for single precision to lose it is next to none of the
+// film.
 template <class Real>
 class BackwardChunk {
  public:
@@ -54,13 +59,13 @@ class BackwardChunk {
     add_frames(number + 1);
     Real* own = slope(number + 1);
     std::fill_n(solution_.data(), solution_.size(), Real(0));
-    ColumnSums<width> sums;
-    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), sums, work_))
-      return false;
+    const auto solved =
+        solve<Real, width>(step.matrix, *trajectory_.coupling, own, tolerance_, false, solution_.data(), work_);
+    if (!solved) return false;
     std::fill_n(own, n_ * width, Real(0));  // the place of an older state from here on
     Real weight[highest_order], constant[width];
     std::copy_n(step.weight.data(), step.order, weight);
-    std::copy_n(sums.constant, width, constant);
+    std::copy_n(solved->constant, width, constant);
     const Real *now = forward_.state(number + 1), *old[highest_order];
     Real* to[highest_order];
     for (int j = 0; j < step.order; ++j) old[j] = forward_.state(number - j), to[j] = slope(number - j);
@@ -174,7 +179,7 @@ void add_slopes(const Trajectory& trajectory, const Products& products, std::vec
         out.log_j0.data[m] += along_w * log_j0.value[m] + sigma * rate * log_j0.slope[m];
       }
     }
-    trajectory.coupling->apply<double, 1>(along_e.data(), spread.data());
+    trajectory.coupling->apply(along_e.data(), spread.data());
     for (index i = 0; i < n; ++i) own[i] += spread[i];
   }
 }
@@ -184,8 +189,8 @@ template <class Real>
 bool add_chunk(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights, index first,
                double tolerance, Products& products, View<double, 2> along_initial) {
   constexpr int width = SensitivityChunk<Real>::width;
-  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(),
-              n_states = trajectory.states.size() / trajectory.n_cells;
+  const index n_laws = trajectory.n_mu() + trajectory.n_log_j0();
+  const index n_states = static_cast<index>(trajectory.steps.size()) + 1;
   SensitivityChunk<Real> forward(trajectory, bases, tolerance, n_laws + first, n_states);
   if (!forward.run([](index) {})) return false;
   BackwardChunk<Real> backward(trajectory, forward, weights, first, tolerance);
@@ -201,11 +206,16 @@ bool add_chunk(const Trajectory& trajectory, const Bases& bases, View<const doub
 bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
                               double tolerance, const Gradient& out, View<double, 2> along_initial) {
   const index n = trajectory.n_cells, n_steps = static_cast<index>(trajectory.steps.size());
-  const auto add = solves_in_single(trajectory, tolerance) ? add_chunk<float> : add_chunk<double>;
-  Products products(n_steps * n);
-  for (index first = 0; first < weights.shape[2]; first += lanes_a_chunk) {
-    if (!add(trajectory, bases, weights, first, tolerance, products, along_initial)) return false;
-  }
+  Products products(0);
+  const auto add_all = [&](const auto& add) {
+    products = Products(n_steps * n);
+    for (index first = 0; first < weights.shape[2]; first += lanes_a_chunk) {
+      if (!add(trajectory, bases, weights, first, tolerance, products, along_initial)) return false;
+    }
+    return true;
+  };
+  if (!(solves_in_single(trajectory, tolerance) && add_all(add_chunk<float>)) && !add_all(add_chunk<double>))
+    return false;
   std::vector<double> slope((n_steps + 1) * n, 0.0), potential_slope(n_steps, 0.0);
   add_slopes(trajectory, products, slope, potential_slope, out);
   return add_adjoint(trajectory, slope, potential_slope, tolerance, out);

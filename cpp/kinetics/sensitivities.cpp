@@ -75,7 +75,7 @@ bool sensitivities(const Trajectory& trajectory, const Bases& bases, double tole
       SensitivityChunk<Real> chunk(trajectory, bases, tolerance, first, highest_order + 2);
       return chunk.run([&](index newest) { write_frames(trajectory, chunk, newest, first, out); });
     };
-    solved[number] = single ? through(float()) : through(double());
+    solved[number] = (single && through(float())) || through(double());
   };
   if (threads) {
     for_tasks(n_chunks, run);
@@ -95,12 +95,13 @@ bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const
     const Step& step = trajectory.steps[number];
     const double* own = slope.data() + (number + 1) * n;
     const double* c = trajectory.state(number + 1);
-    ColumnSums<1> sums;
     for (index i = 0; i < n; ++i) {
       solution[i] = potential_slope[number] * step.matrix.inverse[i] / step.matrix.inverse_sum;
     }
-    if (!solve<double, 1>(step.matrix, *trajectory.coupling, own, tolerance, false, solution.data(), sums, work))
-      return false;
+    const auto solved =
+        solve<double, 1>(step.matrix, *trajectory.coupling, own, tolerance, false, solution.data(), work);
+    if (!solved) return false;
+    const double constant = solved->constant[0];
     for (index i = 0; i < n; ++i) {
       legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
       const double along_k = step.rate_over_p[i] * solution[i];
@@ -110,13 +111,13 @@ bool add_adjoint(const Trajectory& trajectory, std::vector<double>& slope, const
     }
     const Place at = trajectory.control_at(number + 1);
     const double along_control = step.matrix.conserves
-                                     ? static_cast<double>(n) * step.lead * sums.constant[0]
+                                     ? static_cast<double>(n) * step.lead * constant
                                      : potential_slope[number] - std::accumulate(solution.begin(), solution.end(), 0.0);
     out.control.data[at.before] += (1 - at.share) * along_control;
     out.control.data[at.after] += at.share * along_control;
     for (int j = 0; j < step.order; ++j) {
       double* to = slope.data() + (number - j) * n;
-      for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * solution[i] + sums.constant[0]);
+      for (index i = 0; i < n; ++i) to[i] += step.weight[j] * (step.history[i] * solution[i] + constant);
     }
   }
   for (index i = 0; i < n; ++i) out.initial.data[i] += slope[i];

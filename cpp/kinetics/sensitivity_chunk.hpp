@@ -31,6 +31,8 @@ class SensitivityChunk {
         states_(remembered * n_ * width),
         log_k_(trajectory.n_pixels * width),
         totals_(remembered * width),
+        conserved_(remembered * width),
+        polynomial_(std::max(trajectory.n_mu(), trajectory.n_log_j0())),
         work_(n_, width) {
     const index n_laws = trajectory.n_mu() + trajectory.n_log_j0(), n_k = bases.log_k.shape[1];
     const index n_initial = bases.initial.shape[1];
@@ -55,6 +57,7 @@ class SensitivityChunk {
         control_lanes_.push_back({l, column - n_laws - n_k - n_initial});
       }
     }
+    std::copy_n(totals_.begin(), width, conserved_.begin());
   }
 
   // From the start to the last step, calling after_state(number) as states are there; false when a step cannot be
@@ -79,48 +82,64 @@ class SensitivityChunk {
   bool advance(index number) {
     const Step& step = trajectory_.steps[number];
     const Place at = trajectory_.control_at(number + 1);
-    // What the solution is to sum to, less what the extrapolation does: where it is conserved rounding of it would grow
-    // from step to step.
-    double excess[width] = {}, value[width] = {};
+    // How far the sum of the extrapolation exceeds what is conserved, that of the exact recurrence: left in, rounding
+    // would grow from step to step.
+    double* conserved = conserved_.data() + (number + 1) % remembered_ * width;
+    std::fill_n(conserved, width, 0.0);
+    double excess[width] = {}, source[width] = {};
     for (const auto& [l, column] : control_lanes_) {
-      value[l] = (1 - at.share) * *control_.at(at.before, column) + at.share * *control_.at(at.after, column);
+      const double value = (1 - at.share) * *control_.at(at.before, column) + at.share * *control_.at(at.after, column);
+      if (step.matrix.conserves) {
+        conserved[l] = static_cast<double>(n_) * step.lead * value;
+      } else {
+        source[l] = value;
+      }
     }
     if (step.matrix.conserves) {
-      for (int l = 0; l < width; ++l) excess[l] = -static_cast<double>(n_) * step.lead * value[l];
       for (int j = 0; j < step.n_extrapolated; ++j) {
-        const double* total = totals_.data() + (number - j) % remembered_ * width;
-        const double factor = step.extrapolation[j] - (j < step.order ? step.weight[j] : 0);
-        for (int l = 0; l < width; ++l) excess[l] += factor * total[l];
+        const index state = (number - j) % remembered_ * width;
+        const double weight = j < step.order ? step.weight[j] : 0;
+        for (int l = 0; l < width; ++l) {
+          conserved[l] += weight * conserved_[state + l];
+          excess[l] += step.extrapolation[j] * totals_[state + l];
+        }
       }
-      for (int l = 0; l < width; ++l) excess[l] /= step.matrix.inverse_sum, value[l] = 0;
+      for (int l = 0; l < width; ++l) excess[l] -= conserved[l];
     }
-    const auto begin = [&](index first, index last) {
+    Real away[width], taken[width];
+    for (int l = 0; l < width; ++l) {
+      away[l] = static_cast<Real>(excess[l] / step.matrix.inverse_sum), taken[l] = static_cast<Real>(source[l]);
+    }
+    // The numbers of old states known to the compiler: of a loop over three or five that it does not know more is
+    // overhead than work.
+    static_assert(highest_order == 5);
+    const auto prepare = [&](index first, index last) {
       switch (step.n_extrapolated) {
         case 1:
-          return prepare<1>(number, first, last, excess, value);
+          return prepare_rows<1>(number, first, last, away, taken);
         case 2:
-          return prepare<2>(number, first, last, excess, value);
+          return prepare_rows<2>(number, first, last, away, taken);
         case 3:
-          return prepare<3>(number, first, last, excess, value);
+          return prepare_rows<3>(number, first, last, away, taken);
         case 4:
-          return prepare<4>(number, first, last, excess, value);
+          return prepare_rows<4>(number, first, last, away, taken);
         case 5:
-          return prepare<5>(number, first, last, excess, value);
-        default:
-          return prepare<6>(number, first, last, excess, value);
+          return prepare_rows<5>(number, first, last, away, taken);
+        case 6:
+          return prepare_rows<6>(number, first, last, away, taken);
       }
     };
     Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
-    ColumnSums<width> sums;
-    if (!solve<Real, width>(step.matrix, *trajectory_.coupling, tolerance_, false, begin, next, sums, work_))
-      return false;
-    std::copy_n(sums.total, width, totals_.data() + (number + 1) % remembered_ * width);
+    const auto solved = solve<Real, width>(step.matrix, *trajectory_.coupling, tolerance_, false, prepare, next, work_);
+    if (!solved) return false;
+    std::copy_n(solved->total, width, totals_.data() + (number + 1) % remembered_ * width);
     return true;
   }
 
-  // Guess and right side of the rows from first to last, of `count` old states.
+  // Guess and right side of the rows from first to last, of `count` old states, less `away` times what is exchanged and
+  // `taken`.
   template <int count>
-  void prepare(index number, index first, index last, const double* excess, const double* value) {
+  void prepare_rows(index number, index first, index last, const Real* away, const Real* taken) {
     using V = lanes<Real, width>;
     const Step& step = trajectory_.steps[number];
     Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
@@ -131,8 +150,6 @@ class SensitivityChunk {
       weight[j] = static_cast<Real>(j < step.order ? step.weight[j] : 0);
       extrapolation[j] = static_cast<Real>(step.extrapolation[j]);
     }
-    V away, source;
-    for (int l = 0; l < width; ++l) away[l] = static_cast<Real>(excess[l]), source[l] = static_cast<Real>(value[l]);
     for (index i = first; i < last; ++i) {
       V row = {}, guess = {};
       for (int j = 0; j < count; ++j) {
@@ -142,8 +159,8 @@ class SensitivityChunk {
       }
       const Real scale = static_cast<Real>(step.history[i]), over = static_cast<Real>(step.rate_over_p[i]);
       const V log_k = load<width>(log_k_.data() + trajectory_.coupling->pixel[i] * width);
-      store(work_.remainder.data() + i * width, V(scale * row + over * log_k - source));
-      store(next + i * width, V(guess - static_cast<Real>(step.matrix.inverse[i]) * away));
+      store(work_.remainder.data() + i * width, V(scale * row + over * log_k - load<width>(taken)));
+      store(next + i * width, V(guess - static_cast<Real>(step.matrix.inverse[i]) * load<width>(away)));
     }
     if (!law_lanes_.empty()) add_laws(number, first, last);
   }
@@ -152,13 +169,12 @@ class SensitivityChunk {
     const Step& step = trajectory_.steps[number];
     const double* c = trajectory_.state(number + 1);
     const index n_mu = trajectory_.n_mu();
-    std::vector<double> polynomial(std::max(n_mu, trajectory_.n_log_j0()));
     for (index i = first; i < last; ++i) {
-      legendre(c[i], static_cast<index>(polynomial.size()), polynomial.data());
+      legendre(c[i], static_cast<index>(polynomial_.size()), polynomial_.data());
       for (const int l : law_lanes_) {
         const index column = first_ + l;
         work_.remainder[i * width + l] +=
-            static_cast<Real>(column < n_mu ? -polynomial[column] : step.rate_over_p[i] * polynomial[column - n_mu]);
+            static_cast<Real>(column < n_mu ? -polynomial_[column] : step.rate_over_p[i] * polynomial_[column - n_mu]);
       }
     }
   }
@@ -169,7 +185,8 @@ class SensitivityChunk {
   const Real tolerance_;
   int n_columns_ = 0;
   Buffer<Real> states_, log_k_;
-  std::vector<double> totals_;  // (remembered, width), sums of the states
+  std::vector<double> totals_, conserved_;  // (remembered, width), sums of the states, and what they are to be
+  std::vector<double> polynomial_;
   Workspace<Real> work_;
   std::vector<int> law_lanes_;
   std::vector<std::pair<int, index>> initial_lanes_, control_lanes_;  // lane, column of the basis

@@ -138,9 +138,9 @@ class Integrator {
     }
     const double guess = control_.galvanostatic ? wanted / matrix.inverse_sum : 0;
     for (index i = 0; i < n_; ++i) change_[i] = guess * matrix.inverse[i];
-    ColumnSums<1> sums;
     return solve<double, 1>(matrix, *particle_.coupling, right_side_.data(), newton_inexactness, true, change_.data(),
-                            sums, work_);
+                            work_)
+        .has_value();
   }
 
   // state_ + change_; false where a cell went another way, for changes that are no longer small beside c (1 - c). There

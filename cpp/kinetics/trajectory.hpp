@@ -95,7 +95,8 @@ struct Gradient {
 bool adjoint(const Trajectory& trajectory, View<const double, 2> weights, double tolerance, const Gradient& out);
 
 // Adds the gradients of the sum of weights (n_frames, n_pixels, a + b + d) times the sensitivities along the bases,
-// which are held; with respect to the initial basis they are written to along_initial (n_cells, b).
+// which are held; with respect to the initial basis they are written to along_initial (n_cells, b). Precision as in
+// `sensitivities`.
 bool adjoint_of_sensitivities(const Trajectory& trajectory, const Bases& bases, View<const double, 3> weights,
                               double tolerance, const Gradient& out, View<double, 2> along_initial);
 

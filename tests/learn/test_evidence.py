@@ -63,11 +63,11 @@ class HiddenAmplitude:
             replace(a, gradient_g=b.gradient_g, gradient_l=b.gradient_l) for a, b in zip(arrows, here, strict=True)
         ]
 
-    def volume_gradient(self, parameters):
+    def volume_gradient(self, index, parameters):
         """Of half n ln(1 + size), size = (exp(s) / noise)^2."""
-        (arrow,), (y,) = self.system(parameters)[1], self.groups
+        arrow, n = self.system(parameters)[1][index], len(self.groups[index])
         size = (np.exp(parameters.shared[0]) / self.noise) ** 2
-        return arrow, np.array([len(y) * size / (1 + size)]), np.zeros(len(y))
+        return arrow, np.array([n * size / (1 + size)]), np.zeros(n)
 
 
 def test_amplitude_of_hidden_variables_is_found():
@@ -111,8 +111,8 @@ class Bent(HiddenAmplitude):
             )
         return 0.0, arrows
 
-    def volume_gradient(self, parameters):
-        (arrow,), (own,) = self.system(parameters)[1], parameters.local
+    def volume_gradient(self, index, parameters):
+        arrow, own = self.system(parameters)[1][index], parameters.local[index]
         square = (np.exp(parameters.shared[0]) / self.noise * (1 + own / 2)) ** 2
         return arrow, np.array([np.sum(square / (1 + square))]), square / (1 + square) / (2 + own)
 
@@ -149,39 +149,41 @@ def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
     np.testing.assert_array_equal(volume.slopes, own)
 
     class Lost(Bent):
-        def volume_gradient(self, parameters):
-            if len(parameters.local[0]) == 5:
+        def volume_gradient(self, index, parameters):
+            if index == 0:
                 raise ConvergenceError("the reaction", iterations=1, residual=1.0, tolerance=0.1)
-            return super().volume_gradient(parameters)
+            return super().volume_gradient(index, parameters)
 
     (plain,) = volume_slopes(problem, found.parameters, [0])
     slopes = evidence._slopes(problem, Lost(groups, 0.5), found, "", None)
     np.testing.assert_array_equal(slopes, [plain, own[1]])
 
 
-def test_rounds_begin_with_the_volume_that_is_foreseen():
-    """No slopes are asked for where the search begins; those of the next round are true, and the end is the same but
-    for the half of a deviation at which rounds end.
+@pytest.mark.parametrize(("size", "off"), [(1.0, 0.0), (0.0, 0.0), (2.0, 0.0), (1.0, 0.3)])
+def test_rounds_begin_with_the_volume_that_is_foreseen(size, off):
+    """No slopes are asked for where the search begins; those of the next rounds are true, and the end is the same but
+    for the half of a deviation at which rounds end, also where wrong slopes or slopes of another place are foreseen.
     """
     random = np.random.default_rng(0)
     groups = [0.5 * random.standard_normal(n) + 0.3 * random.standard_normal(n) for n in (150, 250)]
     asked = []
 
     class Watched(HiddenAmplitude):
-        def volume_gradient(self, parameters):
+        def volume_gradient(self, index, parameters):
             asked.append(float(parameters.shared[0]))
-            return super().volume_gradient(parameters)
+            return super().volume_gradient(index, parameters)
 
     problem = Watched(groups, 0.3)
-    start = Parameters(np.array([0.0]), tuple(np.zeros(len(y)) for y in groups))
+    start = Parameters(np.array([-0.2]), tuple(np.zeros(len(y)) for y in groups))
     held = minimise(problem, start, free=np.array([False]))
     _, plain, volume = marginal_mode(problem, held)
-    assert asked[0] == 0.0
+    assert asked[0] == -0.2
     asked.clear()
-    _, found, _ = marginal_mode(problem, held, foreseen=volume)
-    assert 0.0 not in asked
-    assert len(asked) == 2
-    assert found.parameters.shared[0] == pytest.approx(plain.parameters.shared[0], abs=0.5 * found.schur[0, 0] ** -0.5)
+    wrong = replace(volume, slopes=size * volume.slopes, centre=volume.centre + off)
+    _, found, _ = marginal_mode(problem, held, foreseen=wrong)
+    assert -0.2 not in asked
+    assert found.reason == CONVERGED
+    assert found.parameters.shared[0] == pytest.approx(plain.parameters.shared[0], abs=0.75 * found.schur[0, 0] ** -0.5)
 
 
 def test_slopes_at_a_cliff_are_those_of_the_problem():
@@ -197,9 +199,8 @@ def test_slopes_at_a_cliff_are_those_of_the_problem():
     told = np.array([0.7, 0.1, -1.5]) * believed
 
     class Told(HiddenAmplitude):
-        def volume_gradient(self, parameters):
-            (arrow,), (own,) = self.system(parameters)[1], self.groups
-            return arrow, told[[len(own) - 5]], np.zeros(len(own))
+        def volume_gradient(self, index, parameters):
+            return self.system(parameters)[1][index], told[[index]], np.zeros(len(self.groups[index]))
 
     slopes = evidence._slopes(problem, Told(groups, 0.3), found, "", None)
     (own,) = volume_slopes(problem, found.parameters, [2])

@@ -138,6 +138,23 @@ def test_second_derivatives_with_stress_and_edge(setting, control):
     assert along(one, other) == pytest.approx(along(other, one), rel=1e-8)
 
 
+def test_stress_of_many_cells():
+    """The adjoint equal to the forward derivative where a sweep takes a part of the cells at a time."""
+    mask = np.ones((9, 13), dtype=bool)
+    mesh = cell_mesh(mask, 50.0, GRADIENT_NM2)
+    assert mesh.n_cells > 1024
+    random = np.random.default_rng(1)
+    log_k, start = 0.4 * random.standard_normal(117), 0.01 * random.standard_normal(mesh.n_cells)
+    initial = 0.14 + 0.03 * np.sin(mesh.position_px[:, 0])
+    trajectory = run((mesh, log_k, initial, None, modes(mask)), RATE, tolerance=1e-6, derivatives=True)
+    field = random.standard_normal(117)
+    columns = trajectory.sensitivities(field[:, None], start[:, None], np.zeros((2, 0)), tolerance=1e-11)
+    weights = random.standard_normal(trajectory.frames().shape)
+    _, _, along_k, along_start, _ = trajectory.adjoint(weights)
+    forward = np.sum(weights * columns[..., -2:].sum(axis=-1))
+    assert along_k @ field + along_start @ start == pytest.approx(forward, rel=1e-8)
+
+
 def test_held_edge_is_of_second_order():
     """A field that is zero at the edge but bends there: halving the cells divides the error by 4 (Aubin-Nitsche)."""
     errors = []

@@ -154,8 +154,19 @@ def test_sensitivities_pass_the_taylor_test(particle):
     np.testing.assert_allclose(rates_found, 2, atol=0.05)
 
 
-def test_adjoint_equals_forward(particle):
+@pytest.fixture(scope="module")
+def large_particle():
+    """More cells than a sweep takes at a time, in rows of a length that is no multiple of a register's."""
+    mesh = cell_mesh(np.ones((9, 13), dtype=bool), 50.0, GRADIENT_NM2)
+    assert mesh.n_cells > 1024
+    y, x = mesh.position_px.T
+    return mesh, 0.3 * np.sin(np.arange(117.0)), 0.12 + 0.05 * np.sin(x + 0.3) * np.cos(0.8 * y)
+
+
+@pytest.mark.parametrize("given", ["particle", "large_particle"])
+def test_adjoint_equals_forward(given, request):
     """The recurrence backwards: the same number to rounding."""
+    particle = request.getfixturevalue(given)
     direction = perturbations(particle, seed=2)
     trajectory = run(particle, tolerance=1e-6, derivatives=True)
     weights = np.random.default_rng(5).standard_normal(trajectory.frames().shape)
@@ -265,14 +276,33 @@ def test_sensitivities_that_have_died_out(particle):
     assert np.abs(columns[-1, :, -3:]).max() < 1e-12
 
 
-def test_single_precision_reaches_the_tolerance_it_is_used_for(particle):
-    """Columns to 1e-4, beside those to 1e-11; errors of steps add up, to less than a hundredth."""
-    mesh, log_k, _ = particle
-    trajectory = run(particle, tolerance=1e-5, derivatives=True)
+def test_single_precision_reaches_the_tolerance_it_is_used_for(large_particle):
+    """Columns to 1e-4 and their gradients to 1e-5, beside those to 1e-11 and 1e-12; errors of steps add up, to less
+    than a hundredth. What the rate fixes stays what it is to the rounding of a state, which no step adds to.
+    """
+    mesh, log_k, _ = large_particle
+    trajectory = run(large_particle, tolerance=1e-5, derivatives=True)
     random = np.random.default_rng(1)
     bases = (random.standard_normal((len(log_k), 20)), random.standard_normal((mesh.n_cells, 9)), np.ones((2, 1)))
     found, exact = (trajectory.sensitivities(*bases, tolerance=tolerance)[..., 1:] for tolerance in (1e-4, 1e-11))
     assert (np.linalg.norm(found - exact, axis=(0, 1)) < 0.01 * np.linalg.norm(exact, axis=(0, 1))).all()
+    columns = found[-1, :, 5:25]  # along ln k
+    assert (np.abs(columns.mean(axis=0)) < 2e-6 * np.sqrt(np.mean(columns**2, axis=0))).all()
+    weights = random.standard_normal((len(TIME), len(log_k), 30))
+    gradients = (
+        trajectory.adjoint_of_sensitivities(weights, *bases, tolerance=tolerance) for tolerance in (1e-5, 1e-12)
+    )
+    for single, double in zip(*gradients, strict=True):
+        assert np.linalg.norm(single - double) < 0.01 * np.linalg.norm(double)
+
+
+def test_what_is_too_large_for_single_precision_is_solved_in_double(particle):
+    """Columns are linear in their basis, whatever its size."""
+    mesh, log_k, _ = particle
+    trajectory = run(particle, tolerance=1e-5, derivatives=True)
+    nothing, start = np.zeros((len(log_k), 0)), np.random.default_rng(1).standard_normal((mesh.n_cells, 3))
+    one, large = (trajectory.sensitivities(nothing, size * start, np.zeros((2, 0)))[..., -3:] for size in (1.0, 1e25))
+    np.testing.assert_allclose(large / 1e25, one, atol=1e-3 * np.abs(one).max())
 
 
 def test_refuses_what_it_cannot_integrate(particle):

@@ -416,8 +416,8 @@ class Trajectory:
         """Gradients of sum(weights * sensitivities), weights (n_frames, n_pixels, a + b + d), at fixed steps.
 
         Of the sensitivities along the bases, not those along mu and ln j0. With respect to what `adjoint` says, bases
-        held, and to initial_basis (n_cells, b). Errors as of `sensitivities`; what a step changes enters divided by the
-        step, hence the tolerance.
+        held, and to initial_basis (n_cells, b). Precision and errors as of `sensitivities`; what a step changes enters
+        divided by the step, hence the tighter tolerance.
         """
 
 def integrate_reaction(

@@ -4,7 +4,7 @@ The most probable values of all parameters together are biased where each partic
 Scott 1948): a law under which the data determine ln k and the initial fields sharply leaves them little room, and looks
 no worse for it. Laplace's approximation of the integral over the local parameters adds what is missing to half the
 objective, the volume half ln det H_ll of each particle (Tierney & Kadane 1986). Here its slope stands for it, evaluated
-anew until that no longer moves the laws; adjoints bring it at the price of four Gauss-Newton systems. The sizes of the
+anew until that no longer moves the laws; adjoints bring it at the price of a few Gauss-Newton systems. The sizes of the
 priors are those under which the local parameters found, with their uncertainty, are most likely (MacKay 1992).
 """
 
@@ -48,8 +48,8 @@ _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 class Integrable(Separable, Protocol):
     """An objective of which the volume's slopes are known."""
 
-    def volume_gradient(self, parameters: Parameters) -> tuple[Arrow, Float, Float]:
-        """The system of the only particle, and the gradient of half ln det gram_ll, shared and local.
+    def volume_gradient(self, index: int, parameters: Parameters) -> tuple[Arrow, Float, Float]:
+        """The system of one particle, and the gradient of half ln det gram_ll, shared and local; in one thread.
 
         Raises
         ------
@@ -83,8 +83,8 @@ def marginal_mode(
     found : where to begin.
     cheaper : gives what slopes of the volume are taken of in place of a problem, at less cost; where it cannot be
         followed, particle by particle, they are those of the problem.
-    resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called in each
-        round.
+    resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called before
+        and after each search.
     foreseen : what the volume is expected to be.
     settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
@@ -94,7 +94,7 @@ def marginal_mode(
     problem : with its last priors.
     found : the last minimum, its systems those of the problem alone; its reason is UNSETTLED where the rounds ended
         before the slopes had settled.
-    volume : the model of the volume there.
+    volume : the model of the volume there; where a foreseen one has ended the search at once its bend is that foreseen.
 
     Raises
     ------
@@ -102,43 +102,52 @@ def marginal_mode(
     """
     if not what:
         unfinished = None
-    volume = foreseen
-    for number in range(1, _MOST_ROUNDS + 2):
+
+    def slopes_at(found: Minimum, name: str) -> Float:
+        return _slopes(problem, cheaper and cheaper(problem), found, f"{what}, {name}, slopes", unfinished)
+
+    if resized:
+        problem, found = resized(problem, found)
+    if foreseen:
+        change = foreseen.bend @ (found.parameters.shared - foreseen.centre) / len(found.arrows)
+        volume = _first_model(found, foreseen.slopes + change, foreseen.bend)
+    else:
+        volume = _first_model(found, slopes_at(found, "start"), _FIRST_BEND * found.schur)
+    for number in range(1, _MOST_ROUNDS + 1):
         round_of = f"{what}, round {number}" if what else ""
-        if number > 1 or volume is None:
-            slopes = _slopes(problem, cheaper and cheaper(problem), found, f"{round_of}, slopes", unfinished)
-            centre, slope = found.parameters.shared, slopes.sum(axis=0)
-        if volume is None:
-            far = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
-            volume = Pull(centre, slopes, max(far / _LONGEST - 1, _FIRST_BEND) * found.schur)
-        elif number > 1:
-            left = _distance(found, slope)
-            if left < settled or number > _MOST_ROUNDS:  # as matrices of other places say
-                try:
-                    found = evaluated(problem, found)
-                    left = _distance(found, slope)
-                except ConvergenceError as error:
-                    log.info("%s: %s", round_of, error)
-                    found = replace(found, reason=UNKNOWN)
-            if what:
-                log.info("%s: laws off by about %.2g standard deviations", round_of, left)
-            bend = volume.bend
-            if volume is not foreseen:
-                bend = _updated(bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
-            volume = Pull(centre, slopes, bend)
-            if left < settled:
-                break
-            if number > _MOST_ROUNDS:
-                found = replace(found, reason=UNSETTLED)
-                break
-        if resized:
-            problem, found = resized(problem, found)
         # Half of the distance that is allowed, as a decrease along what the volume bends most.
         stiffest = float(linalg.eigvalsh(volume.bend, found.schur)[-1])
         least = (settled / 2) ** 2 / 2 / (1 + stiffest)
         found = minimise_profile(problem, found, volume, least=least, what=round_of, unfinished=unfinished)
-    assert volume is not None
-    return problem, found, volume
+        slopes = slopes_at(found, f"round {number}")
+        centre, slope = found.parameters.shared, slopes.sum(axis=0)
+        if resized:
+            problem, found = resized(problem, found)
+        left = _distance(found, slope)
+        if left < settled or number == _MOST_ROUNDS:  # as matrices of other places say
+            try:
+                found = evaluated(problem, found)
+                left = _distance(found, slope)
+            except ConvergenceError as error:
+                log.info("%s: %s", round_of, error)
+                found = replace(found, reason=UNKNOWN)
+        if what:
+            log.info("%s: laws off by about %.2g standard deviations", round_of, left)
+        if number == 1 and foreseen:  # slopes of other particles: what these lack is no bend
+            volume = _first_model(found, slopes, foreseen.bend)
+        else:
+            bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
+            volume = Pull(centre, slopes, bend)
+        if left < settled:
+            return problem, found, volume
+    return problem, replace(found, reason=UNSETTLED), volume
+
+
+def _first_model(found: Minimum, slopes: Float, bend: Float) -> Pull:
+    """Of the volume, bent more where it would carry the shared parameters too far."""
+    slope = slopes.sum(axis=0)
+    far = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
+    return Pull(found.parameters.shared, slopes, bend + max(far / _LONGEST - 1 - _FIRST_BEND, 0) * found.schur)
 
 
 def _distance(found: Minimum, slope: Float) -> float:
@@ -160,20 +169,22 @@ def _slopes(
     if kept is not None:
         return np.asarray(kept)
     parameters, slopes = found.parameters, np.zeros((len(found.arrows), problem.n_shared))
-    strange = list(range(len(slopes)))
+    left = sorted(range(len(slopes)), key=problem.cost, reverse=True)  # the costliest first
     if cheaper:
         square = np.full(len(slopes), np.inf)
-        for index, own in enumerate(volume_slopes(cheaper, parameters, strange)):
-            if isinstance(own, Exception):
+        for index, own in zip(left, volume_slopes(cheaper, parameters, left), strict=True):
+            if isinstance(own, ConvergenceError):
                 log.info("%s: particle %d: %s", name, index, own)
+            elif isinstance(own, Exception):
+                raise own
             else:
                 slopes[index] = own
                 square[index] = len(slopes) * own @ linalg.solve(found.schur, own, assume_a="pos")
-        strange = np.flatnonzero(square > _CREDIBLE**2).tolist()
-        if strange:
-            log.info("%s: of the problem itself for %d particles", name, len(strange))
-    if strange:
-        slopes[strange] = list(successes(volume_slopes(problem, parameters, strange)))
+        left = [index for index in left if square[index] > _CREDIBLE**2]
+        if left:
+            log.info("%s: of the problem itself for %d particles", name, len(left))
+    for index, own in zip(left, successes(volume_slopes(problem, parameters, left)), strict=True):
+        slopes[index] = own
     if unfinished:
         unfinished.keep(name, slopes)
     return slopes
@@ -204,10 +215,11 @@ def volume_slopes(
 
 
 def _volume_slope(problem: Integrable, index: int, *, parameters: Parameters) -> Float:
-    arrow, shared, local = problem.alone(index).volume_gradient(
-        Parameters(parameters.shared, (parameters.local[index],))
-    )
-    return np.asarray(shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos"))
+    try:
+        arrow, shared, local = problem.volume_gradient(index, parameters)
+        return np.asarray(shared - arrow.gram_gl @ linalg.solve(arrow.gram_ll, local, assume_a="pos"))
+    except np.linalg.LinAlgError as error:
+        raise ConvergenceError(f"particle {index}", iterations=0, residual=1.0, tolerance=0.0) from error
 
 
 def most_likely_length(problem: Problem, parameters: Parameters) -> float:

@@ -201,12 +201,14 @@ class KineticsSearch:
         search = replace(self, video=few, prefix="a few particles, ")
         known, found, volume = search.laws(*search.beginning(), None, settled=_FEW_SETTLED)
         laws, length = found.parameters.shared, known.models[0].log_k_length_px
-        pieces, coarse = (
-            replace(self._rough(length, pieces=cut), rho=known.rho, initial_size=known.initial_size)
-            for cut in (True, False)
-        )
+
+        def rough(*, pieces: bool) -> Problem:
+            return replace(self._rough(length, pieces=pieces), rho=known.rho, initial_size=known.initial_size)
+
+        coarse = rough(pieces=False)
 
         def from_pieces() -> Parameters:
+            pieces = rough(pieces=True)
             start = Parameters(laws, first_guesses(pieces))
             return joined(pieces, coarse, self._held(pieces, start, "pieces of films, laws held").parameters)
 
@@ -216,20 +218,21 @@ class KineticsSearch:
             ("from first frames", lambda: Parameters(laws, first_guesses(coarse))),
             ("from pieces", from_pieces),
         )
-        # As much by every parameter of a particle.
+        # Every parameter of a particle adds to the volume what those of the few do on the average.
         shares = np.array([len(own) for own in whole.parameters.local]) / sum(map(len, found.parameters.local))
         foreseen = Pull(volume.centre, np.outer(shares, volume.slopes.sum(axis=0)), shares.sum() * volume.bend)
         return coarse, whole, foreseen
 
     def _whole(self, coarse: Problem, *starts: tuple[str, Callable[[], Parameters]]) -> Minimum:
         """Whole films under held laws, from the first of the starts from which they can be followed."""
-        for name, start in starts[:-1]:
-            try:
-                return self._held(coarse, start(), f"whole films, laws held, {name}")
-            except ConvergenceError as error:
-                log.info("%swhole films cannot be followed %s: %s", self.prefix, name, error)
-        name, start = starts[-1]
-        return self._held(coarse, start(), f"whole films, laws held, {name}")
+        (name, start), *others = starts
+        try:
+            return self._held(coarse, start(), f"whole films, laws held, {name}")
+        except ConvergenceError as error:
+            if not others:
+                raise
+            log.info("%swhole films cannot be followed %s: %s", self.prefix, name, error)
+        return self._whole(coarse, *others)
 
     def _no_law(self) -> Bool:
         return np.zeros(self.basis.size, dtype=bool)

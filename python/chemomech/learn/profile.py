@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 _PARTS = (1.0, 0.3, 0.1, 0.03)
 #: Relative decrease that a particle may still promise where a search begins, or that has only to lead into the valley.
 ROUGH_DECREASE = 5e-3
-#: Share of the mean expected decrease of a step that a particle may still promise after it, or of that at which a search
-#: ends.
+#: Share of the mean expected decrease of a step, or of that at which a search ends, that a particle may still promise
+#: after it.
 _SETTLED = 0.1
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
@@ -133,7 +133,8 @@ def settle(
     foreseen, surprise : of each particle half the sum that is expected, and by how much it may be missed until the
         matrices are evaluated anew at the minimum.
     below : given up where half the sum is no smaller.
-    least, least_decrease : expected decrease, and relative one, below which a particle has settled.
+    least, least_decrease : expected decrease, and relative one, below which a particle has settled; `LEAST_DECREASE` is
+        enough.
     what, unfinished : each particle is kept under the name `what`.
 
     Raises
@@ -312,8 +313,8 @@ def _line_search(
     if promised < least:
         if not at.rough:
             return replace(at, reason=CONVERGED)
-        own_least = max(_SETTLED * least / n, LEAST_DECREASE)
-        return replace(at, particles=settle(problem, now.parameters, now.arrows, least=own_least), rough=False)
+        particles = settle(problem, now.parameters, now.arrows, least=_SETTLED * least / n)
+        return replace(at, particles=particles, rough=False)
     value = now.objective + pull.value(at.shared)
     for part in _PARTS:
         step = part * full
@@ -333,7 +334,7 @@ def _line_search(
                 foreseen,
                 surprise=max((1 - GOOD_GAIN) * expected / n, JUMP),
                 below=value - _LEAST_GAIN * expected + allowed - pull.value(trial.shared),
-                least=max(_SETTLED * expected / n, LEAST_DECREASE),
+                least=_SETTLED * expected / n,
             )
         except ConvergenceError as error:
             log.debug("part %g, expected %.3g: %s", part, expected, error)

@@ -8,7 +8,7 @@ The mean rate is unknown as well, constant where the frames do not contradict th
 what the means of the frames leave open, carries the reaction elsewhere.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -64,8 +64,8 @@ _GUESS_RANGE = (0.03, 0.97)
 TOLERANCE = 3e-5
 #: To which the linear systems of adjoints are solved: gradients are then right to a part in a thousand.
 _ADJOINT_TOLERANCE = 1e-5
-#: And those of second derivatives: slopes of the volume are then right to a hundredth of a standard deviation.
-_VOLUME_TOLERANCE = 1e-4
+#: And those of second derivatives, which are then right to some parts in a thousand where k varies tenfold.
+_VOLUME_TOLERANCE = 1e-5
 #: Parameters that make the reaction harder to follow than this are no candidates: time steps at a tolerance, which grow
 #: less than as its inverse root.
 _MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 3000, 400, 3e-5
@@ -443,7 +443,7 @@ class Problem:
         """
         total, arrows = self._prior_sum(parameters), self._priors(parameters)
         for (index, film), (square, gram, slope) in self._of_films("systems", Problem._normal_equations, parameters):
-            self._add(arrows[index], self.models[index].columns(film), gram, slope)
+            _add_film(arrows[index], self.models[index].columns(film), gram, slope)
             total += square / 2
         return total, arrows
 
@@ -456,15 +456,6 @@ class Problem:
                 Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
             )
         return arrows
-
-    def _add(self, arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:
-        """The normal equations of a film with these of the particle's parameters."""
-        n = self.basis.size
-        arrow.gram_gg[...] += gram[:n, :n]
-        arrow.gram_gl[:, own] += gram[:n, n:]
-        arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
-        arrow.gradient_g[...] += slope[:n]
-        arrow.gradient_l[own] += slope[n:]
 
     def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
         """Half the objective and the given systems with the gradients at these parameters, from adjoints.
@@ -484,23 +475,23 @@ class Problem:
             total += square / 2
         return total, turned
 
-    def volume_gradient(self, parameters: Parameters) -> tuple[Arrow, Float, Float]:
-        """The system of the only particle, and the gradient of half ln det gram_ll, shared and local.
+    def volume_gradient(self, index: int, parameters: Parameters) -> tuple[Arrow, Float, Float]:
+        """The system of one particle, and the gradient of half ln det gram_ll, shared and local; in one thread.
 
         Raises
         ------
         ConvergenceError : a reaction cannot be followed.
+        LinAlgError : linear systems cannot be solved.
         """
-        (arrow,), (model,) = self._priors(parameters), self.models
-        linear = {}
-        for (_, film), found in self._of_films("sensitivities", Problem._linearised, parameters):
-            linear[film] = found
-            _, misfit, jacobian = found
-            self._add(arrow, model.columns(film), jacobian.T @ jacobian, jacobian.T @ misfit)
+        model, arrow = self.models[index], self._priors(parameters)[index]
+        films = [film for film, taken in enumerate(self.used[index]) if taken]
+        linear = {film: self._linearised((index, film), parameters) for film in films}
+        for film, (_, misfit, jacobian) in linear.items():
+            _add_film(arrow, model.columns(film), jacobian.T @ jacobian, jacobian.T @ misfit)
         inverse = linalg.inv(arrow.gram_ll)
         shared, local = np.zeros(self.basis.size), np.zeros(sum(model.sizes))
-        evaluate = partial(Problem._volume_gradient, inverse=inverse, linear=linear)
-        for (_, film), slope in self._of_films("slopes of the volume", evaluate, parameters):
+        for film, (trajectory, _, jacobian) in linear.items():
+            slope = self._volume_gradient((index, film), trajectory, jacobian, inverse)
             shared += slope[: self.basis.size]
             local[model.columns(film)] += slope[self.basis.size :]
         return arrow, shared, local
@@ -591,19 +582,13 @@ class Problem:
         along_c0 = np.ascontiguousarray((c0 * (1 - c0))[:, None] * half.initial_modes)
         return self.models[index].log_k_modes, along_c0, half.rate_modes
 
-    def _volume_gradient(
-        self,
-        at: tuple[int, int],
-        inverse: Float,
-        linear: Mapping[int, tuple[Trajectory, Float, Float]],
-        parameters: Parameters,
-    ) -> Float:
+    def _volume_gradient(self, at: tuple[int, int], trajectory: Trajectory, jacobian: Float, inverse: Float) -> Float:
         """Gradient of the particle's half ln det H_ll by way of the Jacobian J of this film's frames.
 
         That of sum(W * J_l) with W = J_l H_ll^-1 held.
         """
         index, film = at
-        model, (trajectory, _, jacobian) = self.models[index], linear[film]
+        model = self.models[index]
         own, frames = model.columns(film), model.films[film].half_cycle.li_fraction.shape
         weights = jacobian[:, self.basis.size :] @ (inverse[np.ix_(own, own)] / self.noise)
         weights = weights.reshape(*frames, len(own))
@@ -634,6 +619,16 @@ class Problem:
             most_steps=int(longest * np.sqrt(_STEPS_TOLERANCE / self.tolerance)),
             derivatives=derivatives,
         )
+
+
+def _add_film(arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:
+    """Add the normal equations of a film whose local parameters are these of the particle's."""
+    n = len(arrow.gradient_g)
+    arrow.gram_gg[...] += gram[:n, :n]
+    arrow.gram_gl[:, own] += gram[:n, n:]
+    arrow.gram_ll[np.ix_(own, own)] += gram[n:, n:]
+    arrow.gradient_g[...] += slope[:n]
+    arrow.gradient_l[own] += slope[n:]
 
 
 def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
