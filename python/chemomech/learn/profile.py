@@ -48,6 +48,9 @@ ROUGH_DECREASE = 5e-3
 _SETTLED = 0.1
 #: Share of the expected decrease that a step must reach to be taken.
 _LEAST_GAIN = 1e-3
+#: Expected decrease, that of a standard deviation, below which a search ends where steps do not halve it: what is left
+#: depends on where in their valleys particles have come to rest.
+_RESTLESS = 0.5
 
 
 class Separable(Objective, Protocol):
@@ -222,6 +225,7 @@ class _Profile:
 
     Attributes
     ----------
+    promised : expected decrease of the last step.
     rough : whether particles may promise as much as where a search begins.
     reason : why the search ended; empty while it goes on.
     """
@@ -229,6 +233,7 @@ class _Profile:
     shared: Float
     particles: list[Settled]
     iterations: int = 0
+    promised: float = np.inf
     rough: bool = True
     reason: str = ""
 
@@ -244,8 +249,9 @@ def minimise_profile(
 ) -> Minimum:
     """The minimum of an objective and what is added to it.
 
-    The search ends where little is expected; or, the matrices evaluated anew, after a step that promised less than what
-    the objective jumps by as time steps change, and did no good.
+    The search ends where little is expected, or less than a standard deviation that steps do not lessen; or, the
+    matrices evaluated anew, after a step that promised less than what the objective jumps by as time steps change, and
+    did no good.
 
     Parameters
     ----------
@@ -315,6 +321,8 @@ def _line_search(
             return replace(at, reason=CONVERGED)
         particles = settle(problem, now.parameters, now.arrows, least=_SETTLED * least / n)
         return replace(at, particles=particles, rough=False)
+    if promised < _RESTLESS and promised > at.promised / 2:
+        return replace(at, reason=CONVERGED)
     value = now.objective + pull.value(at.shared)
     for part in _PARTS:
         step = part * full
@@ -345,7 +353,7 @@ def _line_search(
         reason = "" if decrease > _LEAST_GAIN * expected else CONVERGED
         how = f"step {part:g} of that foreseen, decrease {decrease:.3g}"
         outlook.show(at.iterations + 1, value - decrease, how, promised, least)
-        return _Profile(trial.shared, particles, at.iterations + 1, rough=False, reason=reason)
+        return _Profile(trial.shared, particles, at.iterations + 1, promised, rough=False, reason=reason)
     return None
 
 
