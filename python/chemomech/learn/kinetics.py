@@ -166,7 +166,6 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
         problem, found, volume = search.under_rho(problem, found, validation.chosen)
-    problem, found, volume = search.finished(problem, found, volume)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
     return _result(video, problem, found, volume, validation, posterior)

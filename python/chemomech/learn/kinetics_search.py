@@ -42,7 +42,6 @@ from chemomech.learn.reaction_model import (
     with_modes_of,
 )
 from chemomech.observe.video import ReactionVideo
-from chemomech.phasefield.reaction import LARGEST_CELL
 from chemomech.tasks import TasksOn, Unfinished
 
 log = logging.getLogger(__name__)
@@ -51,9 +50,6 @@ log = logging.getLogger(__name__)
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 #: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
 _VOLUME_CELL = 0.8
-#: And those on which the search ends. Beside them the `LARGEST_CELL` of all before bias mu_h by two standard deviations
-#: of three particles of 100 pixels, of which many have much smaller ones.
-_LAST_CELL = 0.4
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
@@ -140,17 +136,6 @@ class KineticsSearch:
         found = minimise_profile(fine, found, nothing, least=near, what=what, unfinished=self.unfinished)
         return self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen, settled)
 
-    def finished(self, problem: Problem, found: Minimum, volume: Pull) -> tuple[Problem, Minimum, Pull]:
-        """As `laws`, from there, on the last cells; as it is where a reaction cannot be followed on these."""
-        models = build_models(self.video, log_k_length_px=problem.models[0].log_k_length_px, largest_cell=_LAST_CELL)
-        try:
-            return self._rounds(
-                replace(problem, models=models), found, "laws, last cells", None, volume, SETTLED, LARGEST_CELL
-            )
-        except ConvergenceError as error:
-            log.warning("the last cells are left out: %s", error)
-            return problem, found, volume
-
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
         """As `laws`, from there."""
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
@@ -164,11 +149,10 @@ class KineticsSearch:
         resized: Callable[[Problem, Minimum], tuple[Problem, Minimum]] | None,
         foreseen: Pull | None,
         settled: float,
-        volume_cell: float = _VOLUME_CELL,
     ) -> tuple[Problem, Minimum, Pull]:
-        """`marginal_mode` with slopes of the volume on cells of their own, no larger than `volume_cell`."""
+        """`marginal_mode` with slopes of the volume on cells of their own."""
         length = problem.models[0].log_k_length_px
-        models = build_models(self.video, log_k_length_px=length, largest_cell=volume_cell)
+        models = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
         return marginal_mode(
             problem,
             found,
