@@ -441,21 +441,17 @@ class Problem:
         ------
         ConvergenceError : a reaction cannot be followed.
         """
-        total, arrows = self._prior_sum(parameters), self._priors(parameters)
+        total = self._prior_sum(parameters)
+        arrows = [self._without_films(index, parameters) for index in range(len(self.models))]
         for (index, film), (square, gram, slope) in self._of_films("systems", Problem._normal_equations, parameters):
             _add_film(arrows[index], self.models[index].columns(film), gram, slope)
             total += square / 2
         return total, arrows
 
-    def _priors(self, parameters: Parameters) -> list[Arrow]:
-        """The systems without any film."""
-        n, arrows = self.basis.size, []
-        for model, local in zip(self.models, parameters.local, strict=True):
-            prior = self.prior(model)
-            arrows.append(
-                Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
-            )
-        return arrows
+    def _without_films(self, index: int, parameters: Parameters) -> Arrow:
+        """The system of a particle that its prior makes alone."""
+        n, local, prior = self.basis.size, parameters.local[index], self.prior(self.models[index])
+        return Arrow(np.zeros((n, n)), np.zeros((n, len(local))), np.diag(prior), np.zeros(n), prior * local)
 
     def turned(self, parameters: Parameters, arrows: Sequence[Arrow]) -> tuple[float, list[Arrow]]:
         """Half the objective and the given systems with the gradients at these parameters, from adjoints.
@@ -483,7 +479,7 @@ class Problem:
         ConvergenceError : a reaction cannot be followed.
         LinAlgError : linear systems cannot be solved.
         """
-        model, arrow = self.models[index], self._priors(parameters)[index]
+        model, arrow = self.models[index], self._without_films(index, parameters)
         films = [film for film, taken in enumerate(self.used[index]) if taken]
         linear = {film: self._linearised((index, film), parameters) for film in films}
         for film, (_, misfit, jacobian) in linear.items():
