@@ -243,11 +243,8 @@ class ConjugateGradients {
         remainder_(work.remainder.data()),
         direction_(work.direction.data()),
         image_(work.image.data()),
-        diagonal_(work.diagonal.data()),
-        inverse_(work.inverse.data()) {
-    std::copy_n(matrix.diagonal.data(), n_, work.diagonal.data());
-    std::copy_n(matrix.inverse.data(), n_, work.inverse.data());
-  }
+        diagonal_(in_own_precision(matrix.diagonal, work.diagonal)),
+        inverse_(in_own_precision(matrix.inverse, work.inverse)) {}
 
   // The remainder of a guess, where `prepare` writes the guess to x and the right side to the remainder.
   void begin(const std::function<void(index, index)>& prepare) {
@@ -367,6 +364,14 @@ class ConjugateGradients {
  private:
   using P = Pack<Real, width>;
 
+  static const Real* in_own_precision(const std::vector<double>& values, Buffer<Real>& own) {
+    if constexpr (std::is_same_v<Real, double>) {
+      return values.data();
+    } else {
+      std::copy(values.begin(), values.end(), own.data());
+      return own.data();
+    }
+  }
   bool is_there(int l) const { return norm_[l] <= limit_[l]; }
   double shift_of(double scaled_sum) const { return matrix_.conserves ? scaled_sum / matrix_.inverse_sum : 0; }
 

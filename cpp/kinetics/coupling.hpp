@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -61,10 +62,14 @@ struct StepMatrix {
 template <class Real>
 struct Workspace {
   Buffer<Real> remainder, direction, image;  // (n_cells, width)
-  Buffer<Real> diagonal, inverse;            // (n_cells,), those of the matrix in the precision of the iteration
+  Buffer<Real> diagonal, inverse;            // (n_cells,), those of the matrix where the precision is another
 
   Workspace(index n, int width)
-      : remainder(n * width), direction(n * width), image(n * width), diagonal(n), inverse(n) {}
+      : remainder(n * width),
+        direction(n * width),
+        image(n * width),
+        diagonal(std::is_same_v<Real, double> ? 0 : n),
+        inverse(diagonal.size()) {}
 };
 
 // What a solution has besides x, by column: the constant, and the sum of x.
