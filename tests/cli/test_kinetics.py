@@ -1,6 +1,7 @@
 """`chemomech kinetics` from file to result, and what it says to files it cannot use."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -50,26 +51,38 @@ def test_leaves_the_promised_files(video, tmp_path, capsys):
     assert page.count("<img") >= 8
 
 
-def test_a_killed_run_goes_on_to_the_same_result(video, tmp_path):
-    """Killed after its second accepted step, it does not take the first one again; `other` was never killed."""
-    out, other = tmp_path / "out", tmp_path / "other"
+def start(video, folder):
+    command = [sys.executable, "-m", "chemomech", "kinetics", video, "-o", folder]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    def start(folder):
-        command = [sys.executable, "-m", "chemomech", "kinetics", video, "-o", folder]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    killed = start(out)
-    for line in killed.stderr:
+@pytest.fixture(scope="module")
+def uninterrupted(video, tmp_path_factory):
+    """Its folder, and its log of the pieces of films."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    log = start(video, folder).communicate(timeout=120)[1]
+    return folder, log.split("whole films")[0]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_to_the_same_result(video, uninterrupted, tmp_path, sent):
+    """Stopped after its second accepted step, it does not take the first one again."""
+    other, log_of_other = uninterrupted
+    stopped = start(video, tmp_path)
+    for line in stopped.stderr:
         if "step 2:" in line:
-            killed.kill()
+            stopped.send_signal(sent)
             break
-    killed.communicate(timeout=10)
-    assert list((out / ".unfinished").iterdir())
-    logs = [start(folder).communicate(timeout=120)[1] for folder in (out, other)]
-    assert "step 1:" in logs[1].split("whole films")[0]
-    assert "step 1:" not in logs[0].split("whole films")[0]
-    assert (out / "result.json").read_bytes() == (other / "result.json").read_bytes()
-    assert not (out / ".unfinished").exists()
+    last_words = stopped.communicate(timeout=10)[1]
+    if sent != signal.SIGKILL:
+        assert stopped.returncode == 128 + sent
+        assert f"kept in {tmp_path}/.unfinished: the same command goes on from there" in last_words
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".writing-")] == [".unfinished"]
+    log = start(video, tmp_path).communicate(timeout=120)[1].split("whole films")[0]
+    assert "step 1:" in log_of_other
+    assert "step 1:" not in log
+    assert (tmp_path / "result.json").read_bytes() == (other / "result.json").read_bytes()
+    assert not (tmp_path / ".unfinished").exists()
 
 
 def test_bad_input_is_one_line(video, tmp_path, capsys):

@@ -21,8 +21,8 @@ def kinetics(
 ) -> None:
     """Learn reaction kinetics from videos of the lithium fraction; under mpiexec, on many processes.
 
-    A run that is killed leaves its search in OUT/.unfinished, one on many processes also when it is told to end; the
-    next with the same video and settings goes on from there.
+    A run that is stopped (Ctrl-C, SIGTERM) or killed leaves its search in OUT/.unfinished; the next with the same video
+    and settings goes on from there.
     Leaves result.json, result.h5, report.html and videos/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
@@ -31,12 +31,12 @@ def kinetics(
     from chemomech.io.kinetics import read_settings, write_result
     from chemomech.io.video import read_video
     from chemomech.learn.kinetics import learn_kinetics
-    from chemomech.parallel.launch import ranks, tasks_on
+    from chemomech.parallel.launch import tasks_on
     from chemomech.report.kinetics import write_report
     from chemomech.report.kinetics_video import write_videos
 
     unfinished = output / ".unfinished"
-    with output_folder(output) as folder, until_finished(unfinished, through_signals=ranks() is not None):
+    with output_folder(output) as folder, until_finished(unfinished):
         settings = read_settings(config) if config else None
         films = read_video(video, skip_bad=skip_bad)
         result = learn_kinetics(films, settings, tasks=tasks_on(), unfinished=unfinished)

@@ -32,8 +32,8 @@ def learn(
 ) -> None:
     """Learn the composition-eigenstrain law from aligned maps; under mpiexec, on many processes.
 
-    A run that is killed leaves what it has done in OUT/.unfinished, one on many processes also when it is told to end;
-    the next with the same options goes on from there.
+    A run that is stopped (Ctrl-C, SIGTERM) or killed leaves what it has done in OUT/.unfinished; the next with the same
+    options goes on from there.
     Leaves result.json, result.h5, report.html and figures/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
@@ -42,12 +42,12 @@ def learn(
     from chemomech.io.eigenstrain import write_result
     from chemomech.io.files import output_folder
     from chemomech.learn.eigenstrain import learn_eigenstrain
-    from chemomech.parallel.launch import ranks, tasks
+    from chemomech.parallel.launch import tasks
     from chemomech.report.eigenstrain import write_report
     from chemomech.tasks import remembered
 
     unfinished = output / ".unfinished"
-    with output_folder(output) as folder, until_finished(unfinished, through_signals=ranks() is not None):
+    with output_folder(output) as folder, until_finished(unfinished):
         particles = read_stack(maps)
         result = learn_eigenstrain(
             particles,

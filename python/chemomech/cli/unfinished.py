@@ -1,5 +1,6 @@
 """What a command keeps of its work in case that it does not come to its end."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,17 +8,22 @@ from shutil import rmtree
 
 from chemomech.errors import ConvergenceError, InputError
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def until_finished(folder: Path, *, through_signals: bool) -> Iterator[None]:
-    """Remove a folder when the work is done, or when doing it again would fail again."""
+def until_finished(folder: Path) -> Iterator[None]:
+    """Remove a folder when the work is done, or when doing it again would fail again.
+
+    One that is told to end keeps it, and says so.
+    """
     try:
         yield
     except (InputError, ConvergenceError):
         rmtree(folder, ignore_errors=True)
         raise
     except SystemExit:
-        if not through_signals:
-            rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            log.warning("what is done so far is kept in %s: the same command goes on from there", folder)
         raise
     rmtree(folder, ignore_errors=True)
