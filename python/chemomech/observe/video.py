@@ -17,7 +17,7 @@ _PLAUSIBLE = (-0.5, 1.5)
 #: A mean lithium fraction that changes by fewer standard errors than this from the first to the last frame does not
 #: tell a rate from zero.
 _LEAST_CHANGE = 5.0
-SECONDS_AN_HOUR = 3600.0
+SECONDS_AN_HOUR, MINUTES_AN_HOUR = 3600.0, 60.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from chemomech.learn.arrow import CONVERGED
 from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
 from chemomech.learn.kinetics_validation import CrossValidation
-from chemomech.observe.video import FilmedParticle, HalfCycle
+from chemomech.observe.video import MINUTES_AN_HOUR, HalfCycle
 from chemomech.phasefield.reaction_theory import autocatalytic_rate, coupled_ion_electron_transfer, uniformity
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.page import Gallery, Picture, render
-from chemomech.report.sheet import COMPOSITION, SIGNED, Limits, Sheet, nice_length, show, symmetric_limits
+from chemomech.report.sheet import COMPOSITION, SIGNED, Limits, Sheet, box_of, show, symmetric_limits
 from chemomech.report.style import FAINT, INK, STYLE, new_axes, shortened
 from chemomech.report.tables import Table
 
@@ -27,7 +27,6 @@ _MOST_SHOWN = 3.0
 #: Particles whose frames the page shows; the map of ln k shows all.
 _MOST_IN_FULL = 12
 _MOST_FRAMES = 8
-_SECONDS_AN_HOUR, _SECONDS_A_MINUTE = 3600, 60
 # Inches.
 _MARGIN, _HEAD, _TITLE, _FOOT, _GAP, _BAR = 0.1, 0.34, 0.22, 0.55, 0.06, 0.09
 _WIDEST, _TALLEST, _LABEL = 1.05, 1.05, 0.62
@@ -224,13 +223,14 @@ def plot_log_k(result: KineticsResult) -> Figure:
     for i, (name, each) in enumerate(result.particles.items()):
         left = _MARGIN + (i % n_columns) * (_MAP_WIDTH + 0.15)
         top = _MARGIN + _TITLE + (i // n_columns) * pitch
-        rows, columns = _crop(each.particle)
+        rows, columns = box_of(each.particle.mask)
         ax = sheet.axes(left, top, _MAP_WIDTH, _MAP_HEIGHT)
         ax.set_anchor("SW")
         image = show(ax, each.particle.to_map(each.log_k)[rows, columns], SIGNED, limits)
         sheet.text(left, top - 0.19, shortened(name, 20), math=False)
         ny, nx = each.particle.mask[rows, columns].shape
-        _scale_bar(sheet, left, top + _MAP_HEIGHT + 0.06, each.particle, nx, ny, _MAP_WIDTH, _MAP_HEIGHT)
+        per_nm = min(_MAP_WIDTH / nx, _MAP_HEIGHT / ny) / each.particle.pixel_size_nm
+        sheet.scale_bar(left, top + _MAP_HEIGHT + 0.06, per_nm, 0.6 * _MAP_WIDTH, size=8)
     cax = sheet.axes(_MARGIN, sheet.height - 0.5, 2 * _MAP_WIDTH if n_columns > 2 else 0.8 * _MAP_WIDTH, _BAR)
     sheet.colour_bar(cax, image, values, orientation="horizontal")
     cax.set_xlabel(r"Local rate constant, $\ln k$", labelpad=1, fontsize=8.5)
@@ -243,7 +243,7 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
     each = result.particles[name]
     particle = each.particle
     frames = np.unique(np.linspace(0, len(half.time_h) - 1, _MOST_FRAMES).round().astype(int))
-    rows, columns = _crop(particle)
+    rows, columns = box_of(particle.mask)
     ny, nx = particle.mask[rows, columns].shape
     scale = min(_WIDEST / nx, _TALLEST / ny)
     width, height = max(nx * scale, 0.45), max(ny * scale, 0.3)
@@ -255,7 +255,7 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
     for top, label in zip(tops, ("data", "model", "error"), strict=True):
         sheet.text(_MARGIN, top + height / 2 - 0.08, label)
     for left, i in zip(lefts, frames, strict=True):
-        sheet.text(left, _HEAD, f"{half.time_h[i] * _SECONDS_AN_HOUR / _SECONDS_A_MINUTE:.3g} min")
+        sheet.text(left, _HEAD, f"{half.time_h[i] * MINUTES_AN_HOUR:.3g} min")
         for top, values in zip(tops[:2], (half.li_fraction[i], each.model[half.name][i]), strict=True):
             composition = show(
                 sheet.axes(left, top, width, height), particle.to_map(values)[rows, columns], COMPOSITION, (0, 1)
@@ -267,7 +267,8 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
     sheet.text(_MARGIN, 0.08, shortened(f"{name}, half-cycle {half.name}", 40), size=10, bold=True, math=False)
     sheet.text(lefts[min(2, len(lefts) - 1)], 0.1, f"{half.mode}, RMSE {rmse:.4f}")
     below = tops[-1] + height + 0.1
-    _scale_bar(sheet, _MARGIN, below, particle, nx, ny, width, height)
+    per_nm = min(width / nx, height / ny) / particle.pixel_size_nm
+    sheet.scale_bar(_MARGIN, below, per_nm, 0.6 * width, size=8)
     span = lefts[-1] + width - lefts[0]
     for left, image, values, label in (
         (lefts[0] + 0.3, composition, half.li_fraction, "Li fraction $c$"),
@@ -322,17 +323,3 @@ def _finish(ax: Axes) -> Axes:
     ax.set_xlabel("Li fraction $c$")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return ax
-
-
-def _crop(particle: FilmedParticle) -> tuple[slice, slice]:
-    rows, columns = (np.flatnonzero(particle.mask.any(axis=axis)) for axis in (1, 0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _scale_bar(
-    sheet: Sheet, left: float, top: float, particle: FilmedParticle, nx: int, ny: int, width: float, height: float
-) -> None:
-    inches_per_nm = min(width / nx, height / ny) / particle.pixel_size_nm
-    length, label = nice_length(0.6 * width / inches_per_nm)
-    sheet.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
-    sheet.text(left, top + 0.04, label, size=8)

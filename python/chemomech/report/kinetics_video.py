@@ -1,19 +1,22 @@
 """Moving pictures of `kinetics`: the frames of a particle beside those of the learned model."""
 
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import rc_context
 from PIL import Image
 
-from chemomech.arrays import Float
-from chemomech.learn.kinetics import KineticsResult
-from chemomech.report.sheet import COMPOSITION
+from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
+from chemomech.observe.video import MINUTES_AN_HOUR
+from chemomech.report.sheet import COMPOSITION, Sheet, box_of, show
+from chemomech.report.style import STYLE, png, shortened
 
 _FRAME_MS = 400
-#: Pixels of the picture along the longer side of a particle's map.
-_SIZE = 240
-_OUTSIDE = (236, 238, 240)
+_DPI = 110
+# Inches.
+_LARGEST, _LEAST_WIDTH, _MARGIN, _GAP, _HEAD, _FOOT, _BAR = 2.4, 1.2, 0.12, 0.15, 0.6, 0.55, 0.09
 
 
 def write_videos(folder: Path, result: KineticsResult) -> None:
@@ -21,19 +24,36 @@ def write_videos(folder: Path, result: KineticsResult) -> None:
     target = folder / "videos"
     target.mkdir()
     for name, learned in result.particles.items():
-        pictures = []
-        for half in learned.particle.half_cycles:
-            data, model = (learned.particle.to_map(each) for each in (half.li_fraction, learned.model[half.name]))
-            gap = np.full((*data.shape[:2], 1), np.nan)
-            pictures += [_picture(frame) for frame in np.concatenate([data, gap, model], axis=2)]
+        first, *others = _pictures(name, learned)
         # Slashes in a particle's name would be folders.
         path = target / f"{name.replace('/', '_')}.gif"
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=_FRAME_MS, loop=0)
+        first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
 
 
-def _picture(frame: Float) -> Image.Image:
-    """One frame (ny, nx), axis 0 upwards, NaN light grey."""
-    colours = colormaps[COMPOSITION](np.clip(frame, 0, 1), bytes=True)[..., :3]
-    colours[np.isnan(frame)] = _OUTSIDE
-    scale = max(1, 2 * _SIZE // max(frame.shape))
-    return Image.fromarray(np.ascontiguousarray(colours[::-1].repeat(scale, 0).repeat(scale, 1)))
+@rc_context(STYLE)
+def _pictures(name: str, learned: ParticleKinetics) -> Iterator[Image.Image]:
+    particle = learned.particle
+    box = box_of(particle.mask)
+    ny, nx = particle.mask[box].shape
+    per_pixel = _LARGEST / max(nx, ny)
+    width, height = max(nx * per_pixel, _LEAST_WIDTH), ny * per_pixel
+    left, right, below = _MARGIN, _MARGIN + width + _GAP, _HEAD + height + 0.08
+    sheet = Sheet(right + width + _MARGIN, _HEAD + height + _FOOT)
+    empty = np.full((ny, nx), np.nan)
+    data, model = (show(sheet.axes(x, _HEAD, width, height), empty, COMPOSITION, (0, 1)) for x in (left, right))
+    sheet.text(left, 0.06, shortened(name, 30), bold=True, math=False)
+    moment = sheet.text(left, 0.22, "")
+    sheet.text(left, 0.4, "data")
+    sheet.text(right, 0.4, "model")
+    sheet.scale_bar(left, below, per_pixel / particle.pixel_size_nm, 0.6 * width)
+    values = np.concatenate([half.li_fraction.ravel() for half in particle.half_cycles])
+    cax = sheet.axes(right, below, width, _BAR)
+    sheet.colour_bar(cax, model, values, orientation="horizontal")
+    cax.set_xlabel("Li fraction $c$", labelpad=1, fontsize=8.5)
+    for half in particle.half_cycles:
+        for i, time_h in enumerate(half.time_h):
+            minutes = f"{time_h * MINUTES_AN_HOUR:.1f} min"
+            moment.set_text(f"half-cycle {shortened(half.name, 12)}, {half.mode}, {minutes}")
+            for image, frames in ((data, half.li_fraction), (model, learned.model[half.name])):
+                image.set_data(particle.to_map(frames[i])[box])
+            yield Image.open(BytesIO(png(sheet.figure, _DPI))).convert("RGB")

@@ -19,8 +19,8 @@ from chemomech.report.sheet import (
     STRAIN,
     Limits,
     Sheet,
+    box_of,
     nice_above,
-    nice_length,
     show,
     symmetric_limits,
 )
@@ -102,7 +102,7 @@ def _figure(
 
     The strains of a column share one scale; with `one_scale`, those of all columns that of the first.
     """
-    crop = _crop(maps)
+    crop = box_of(maps.mask, 1)
     width, height = _panel_size(maps.mask[crop].shape)
     first = max(width + _BAR_SPACE, _LONGEST_TITLE)
     columns = _MARGIN + np.array([0, *(first + (width + _GAP) * np.arange(len(strains)))])
@@ -148,7 +148,7 @@ def plot_contact_sheet(result: EigenstrainResult, names: Sequence[str]) -> Figur
     compositions = np.concatenate([result.particles[name].maps.composition.ravel() for name in names])
     for i, name in enumerate(names):
         maps = result.particles[name].maps
-        crop = _crop(maps)
+        crop = box_of(maps.mask, 1)
         left = _MARGIN + (i % n_columns) * (_CELL + _GAP)
         top = _MARGIN + _TITLE + (i // n_columns) * pitch
         above, below = (sheet.axes(left, top + k * (_CELL_HEIGHT + 0.04), _CELL, _CELL_HEIGHT) for k in (0, 1))
@@ -165,12 +165,6 @@ def plot_contact_sheet(result: EigenstrainResult, names: Sequence[str]) -> Figur
         sheet.colour_bar(cax, image, field, orientation="horizontal")
         cax.set_xlabel(label, labelpad=1, fontsize=8.5)
     return sheet.figure
-
-
-def _crop(maps: CorrelativeMaps) -> tuple[slice, slice]:
-    """Rows and columns of the mask's box, one pixel wider where there is one."""
-    rows, columns = (np.flatnonzero(maps.mask.any(axis=axis)) for axis in (1, 0))
-    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
 
 
 def _panel_size(shape: tuple[int, ...]) -> tuple[float, float]:
@@ -192,9 +186,7 @@ def _draw_boundary(ax: Axes, composition: Float) -> None:
 
 def _draw_scale(sheet: Sheet, left: float, top: float, inches_per_nm: float, width: float) -> None:
     """A scale bar and the directions of the crystal axes."""
-    length, label = nice_length(0.45 * width / inches_per_nm)
-    sheet.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
-    sheet.text(left, top + 0.05, label)
+    sheet.scale_bar(left, top, inches_per_nm, 0.45 * width)
     corner = left + width - 0.38
     sheet.line(corner, top + 0.3, 0.26, 0, linewidth=0.9)
     sheet.line(corner, top + 0.3, 0, -0.26, linewidth=0.9)

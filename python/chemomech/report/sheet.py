@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
-from chemomech.arrays import Float
+from chemomech.arrays import Bool, Float
 from chemomech.report.style import INK
 
 #: Perceptually ordered and safe for colour-blind readers. Diverging maps are white at zero.
@@ -32,9 +33,9 @@ class Sheet:
 
     def text(
         self, left: float, top: float, text: str, *, size: float = 8.5, bold: bool = False, math: bool = True
-    ) -> None:
+    ) -> Text:
         """Text whose top left corner is given; `math` is off for text that others chose."""
-        self.figure.text(
+        return self.figure.text(
             left / self.width,
             1 - top / self.height,
             text,
@@ -49,6 +50,14 @@ class Sheet:
         across = np.array([left, left + along]) / self.width
         upwards = 1 - np.array([top, top + down]) / self.height
         self.figure.add_artist(Line2D(across, upwards, color=INK, linewidth=linewidth, solid_capstyle="butt"))
+
+    def scale_bar(
+        self, left: float, top: float, inches_per_nm: float, widest: float, *, note: str = "", size: float = 8.5
+    ) -> None:
+        """A bar of a round length below `widest` inches, with the length and a note under it."""
+        length, label = nice_length(widest / inches_per_nm)
+        self.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
+        self.text(left, top + 0.05, label + note, size=size)
 
     def colour_bar(
         self, cax: Axes, image: AxesImage, field: Float, *, orientation: Literal["vertical", "horizontal"]
@@ -75,6 +84,13 @@ def show(ax: Axes, field: Float, colours: str, limits: Limits) -> AxesImage:
     for spine in ax.spines.values():
         spine.set_visible(False)
     return ax.imshow(field, cmap=colours, vmin=limits[0], vmax=limits[1], origin="lower", interpolation="nearest")
+
+
+def box_of(mask: Bool, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the pixels of a mask, `margin` pixels wider where there are as many."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    y, x = (slice(max(int(each[0]) - margin, 0), int(each[-1]) + 1 + margin) for each in (rows, columns))
+    return y, x
 
 
 def symmetric_limits(field: Float) -> Limits:

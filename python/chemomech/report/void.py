@@ -21,7 +21,7 @@ from chemomech.phasefield.void import StepRecord
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.page import Gallery, render
-from chemomech.report.sheet import COMPOSITION, SIGNED, STRAIN, Limits, Sheet, nice_length, show, symmetric_limits
+from chemomech.report.sheet import COMPOSITION, SIGNED, STRAIN, Limits, Sheet, show, symmetric_limits
 from chemomech.report.style import AXIS_COLOUR, STYLE, new_axes
 from chemomech.report.tables import Table
 
@@ -252,7 +252,6 @@ class _Grid:
         self._lefts = _MARGIN + _LABEL + (self._width + _GAP) * np.arange(columns)
         self._tops = _HEAD + (max(self._height, 0.55) + _GAP) * np.arange(rows)
         self._right = self._lefts[-1] + self._width
-        self._long = nx * spacing_nm[0]
         self.sheet = Sheet(self._right + 0.75, self._tops[-1] + self._height + _FOOT)
 
     def show(self, row: int, column: int, field: Float, colours: str, limits: Limits) -> AxesImage:
@@ -272,7 +271,5 @@ class _Grid:
         self.sheet.colour_bar(cax, image, field, orientation="vertical")
 
     def scale(self) -> None:
-        length, label = nice_length(0.5 * self._long)
-        top = self._tops[-1] + self._height + 0.12
-        self.sheet.line(self._lefts[0], top, length * self._per_nm, 0, linewidth=2.5)
-        self.sheet.text(self._lefts[0], top + 0.05, label + r"   $a$ to the right, $c$ upwards", size=8)
+        top, note = self._tops[-1] + self._height + 0.12, r"   $a$ to the right, $c$ upwards"
+        self.sheet.scale_bar(self._lefts[0], top, self._per_nm, 0.5 * self._width, note=note, size=8)
