@@ -24,6 +24,8 @@ from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
 from chemomech.units import EV_PER_AJ
 
 SCHEMA = "reaction-video/1"
+#: Of cells that resolve a narrower one there would be hundreds in a pixel.
+_MOST_INTERFACES_A_PIXEL = 10
 Mechanics = Literal["off", "on"]
 Choice = TypeVar("Choice", bound=str)
 
@@ -60,7 +62,9 @@ def read_video(path: str | Path, *, skip_bad: bool = False) -> ReactionVideo:
         particles: dict[str, FilmedParticle] = {}
         for name, group in groups.items():
             try:
-                particles[name] = _particle(name, group, noise, path, skipped if skip_bad else None)
+                particle = _particle(name, group, noise, path, skipped if skip_bad else None)
+                _check_interface(particle, gradient_nm2, f"{path}: {group.name}")
+                particles[name] = particle
             except InputError as error:
                 if not skip_bad:
                     raise
@@ -96,6 +100,17 @@ def _particle(name: str, group: h5py.Group, noise: float, path: Path, skipped: l
         require_finite(values, mask, where)
         external = values[mask]
     return FilmedParticle(name, mask, pixel, tuple(found), external)
+
+
+def _check_interface(particle: FilmedParticle, gradient_nm2: float, where: str) -> None:
+    """Refuse gradient energies of another unit: nothing could be resolved, or every composition were uniform."""
+    scale, pixel = math.sqrt(gradient_nm2), particle.pixel_size_nm
+    longest = pixel * max(np.ptp(rows_or_columns) + 1 for rows_or_columns in np.nonzero(particle.mask))
+    if pixel > _MOST_INTERFACES_A_PIXEL * scale or scale > longest:
+        raise InputError(
+            f"{where}: interfaces of sqrt(kappa_eV_per_nm / (site_density_nm3 kT_eV)) = {scale:.3g} nm cannot be told "
+            f"in pixels of {pixel:g} nm and a particle of {longest:g} nm; check the units of all four"
+        )
 
 
 def _half_cycle(key: str, parent: h5py.Group, mask: Bool, noise: float, path: Path) -> HalfCycle:
