@@ -43,6 +43,9 @@ def test_leaves_the_promised_files(video, tmp_path, capsys):
         name, key = entry["log_k_file"].split(":")
         with h5py.File(out / name) as file:
             maps.append(file[key][...])
+            deviation = file[f"{key}_deviation"][...]
+        np.testing.assert_array_equal(np.isfinite(deviation), np.isfinite(maps[-1]))
+        assert np.nanmin(deviation) > 0
     values = np.concatenate([each[np.isfinite(each)] for each in maps])
     assert values.mean() == pytest.approx(0, abs=1e-9)
     assert sorted(path.name for path in (out / "videos").iterdir()) == ["P1.gif", "P2.gif"]

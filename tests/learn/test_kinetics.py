@@ -14,13 +14,14 @@ from chemomech.learn.arrow import (
     Arrow,
     Minimum,
     Parameters,
+    deviation,
     marginal,
     minimise,
     promised_by_shared,
     solve_arrow,
     time_left,
 )
-from chemomech.learn.kinetics import KineticsSettings, learn_kinetics
+from chemomech.learn.kinetics import NORMAL_99, KineticsSettings, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
@@ -227,7 +228,15 @@ def test_arrow_solution_is_that_of_the_dense_system(problem):
         begin += len(arrow.gradient_l)
     right = np.concatenate([sum(a.gradient_g for a in arrows), *(a.gradient_l for a in arrows)])
     np.testing.assert_allclose(np.concatenate([shared, *local]), np.linalg.solve(gram, -right), rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(np.linalg.inv(schur), np.linalg.inv(gram)[:n, :n], rtol=1e-6)
+    covariance = np.linalg.inv(gram)
+    np.testing.assert_allclose(np.linalg.inv(schur), covariance[:n, :n], rtol=1e-6)
+    found = Minimum(starting_parameters(problem), value, CONVERGED, 0, arrows, schur)
+    random = np.random.default_rng(0)
+    along = [random.standard_normal((7, len(own))) for own in (shared, *local)]
+    along[2] = along[2][0]  # the same for all
+    whole = np.column_stack([np.broadcast_to(own, (7, own.shape[-1])) for own in along])
+    dense = np.sqrt(np.einsum("ij,jk,ik->i", whole, covariance, whole))
+    np.testing.assert_allclose(deviation(found, along[0], along[1:]), dense, rtol=1e-6)
 
 
 def test_gradient_is_that_of_the_objective(problem):
@@ -274,11 +283,12 @@ def problem_without(problem):
 
 def test_other_modes_hold_the_same_ln_k(problem, video):
     """Shorter ones make up longer ones, to the share of the variance that they leave out."""
-    short = build_models(video, log_k_length_px=1.0)
+    short = build_models(video, log_k_length_px=0.5)
     start = starting_parameters(problem)
     random = np.random.default_rng(0)
     given = Parameters(start.shared, tuple(0.3 * random.standard_normal(len(own)) for own in start.local))
     moved = with_modes_of(short, problem.models, given)
+    assert max(np.abs(own).max() for own in moved.local) < 10  # the offset is next to a sum of modes
     for model, other, one, two in zip(problem.models, short, given.local, moved.local, strict=True):
         log_k = model.log_k_modes @ model.split(one)[0]
         assert np.std(other.log_k_modes @ other.split(two)[0] - log_k) < 0.1 * np.std(log_k)
@@ -448,5 +458,9 @@ def test_learns_a_known_law(few, shapes, tmp_path, monkeypatch, caplog):
     assert np.mean(np.abs(mu_error) < result.mu_half_width) > 0.8
     assert np.std(mu_error[middle]) < 0.2
     assert c[result.log_j0.argmax()] < 0.5
+    held = []
     for name, log_k in truth.items():
-        assert np.corrcoef(result.particles[name].log_k, log_k)[0, 1] > 0.9
+        learned = result.particles[name]
+        assert np.corrcoef(learned.log_k, log_k)[0, 1] > 0.9
+        held.append(np.abs(learned.log_k - log_k + mean_log_k) < NORMAL_99 * learned.log_k_deviation)
+    assert np.mean(np.concatenate(held)) > 0.9

@@ -44,12 +44,10 @@ def kinetics(
         write_report(folder, result, inputs=[video])
         write_videos(folder, result)
     log.info(
-        "RMSE %.4f at a noise of %.4f; rho_2 = %.3g; %s after %d steps",
+        "the model meets the frames within %.4f RMS at a noise of %.4f; the search ended: %s",
         result.rmse,
         result.noise,
-        result.rho,
         result.reason,
-        result.iterations,
     )
     for warning in result.warnings:
         log.warning("warning: %s", warning)

@@ -32,7 +32,8 @@ def write_result(folder: Path, result: KineticsResult) -> None:
             group = file.create_group(f"particles/{name}")
             group.attrs["pixel_size_nm"] = particle.pixel_size_nm
             group.create_dataset("mask", data=particle.mask)
-            group.create_dataset("log_k", data=particle.to_map(learned.log_k)).attrs["units"] = "1"
+            for key in ("log_k", "log_k_deviation"):
+                group.create_dataset(key, data=particle.to_map(getattr(learned, key))).attrs["units"] = "1"
             for half in particle.half_cycles:
                 own = group.create_group(f"half_cycles/{half.name}")
                 own.attrs["mode"] = half.mode

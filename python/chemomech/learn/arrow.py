@@ -392,12 +392,19 @@ def expected_decrease(arrows: Sequence[Arrow], step: Parameters) -> float:
 
 
 def deviation(found: Minimum, along_shared: Float, along_local: Sequence[Float]) -> Float:
-    """Posterior standard deviation (n,) of along_shared @ shared + sum of along_local @ local."""
-    remaining, variance = along_shared.copy(), 0.0
+    """Posterior standard deviation (n,) of along_shared @ shared + sum of along_local @ local.
+
+    Parameters
+    ----------
+    along_shared : (n, n_shared).
+    along_local : for each particle (n, n_local), or (n_local,) where it is the same for all n.
+    """
+    remaining, variance = along_shared.copy(), np.zeros(len(along_shared))
     for arrow, along in zip(found.arrows, along_local, strict=True):
-        solved = linalg.solve(arrow.gram_ll, along, assume_a="pos")
-        variance += float(along @ solved)
-        remaining -= arrow.gram_gl @ solved
+        rows = np.atleast_2d(along)
+        solved = linalg.solve(arrow.gram_ll, rows.T, assume_a="pos")
+        variance += np.einsum("ij,ji->i", rows, solved)
+        remaining -= (arrow.gram_gl @ solved).T
     return np.asarray(
         np.sqrt(variance + np.einsum("ij,ji->i", remaining, linalg.solve(found.schur, remaining.T, assume_a="pos")))
     )

@@ -39,7 +39,7 @@ _CREDIBLE = 20.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
 #: Correlation lengths of ln k (pixels) and regularisations tried.
-_LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
+_LENGTHS_PX = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 _RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
@@ -261,12 +261,13 @@ def _evidence_of_lengths(problem: Problem, index: int, arrows: Sequence[Arrow], 
     evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
     for i, length in enumerate(_LENGTHS_PX):
         field = field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels
-        change = linalg.lstsq(model.log_k_modes, np.column_stack([np.ones(len(field)), field]))[0]
+        change = model.closest_log_k(np.column_stack([np.ones(len(field)), field]))
         values, vectors = linalg.eigh(change.T @ gram @ change)
+        values = np.maximum(values, 0)  # what the frames do not see is rounding
         square = (vectors.T @ (change.T @ pull)) ** 2
         for j, rho in enumerate(_RHOS):
             weight = rho / problem.noise**2
-            evidence[i, j] = np.sum(square / (values + weight) - np.log1p(np.maximum(values, 0) / weight)) / 2
+            evidence[i, j] = np.sum(square / (values + weight) - np.log1p(values / weight)) / 2
     return evidence
 
 

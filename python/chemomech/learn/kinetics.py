@@ -8,6 +8,7 @@ The laws are the most probable ones with the unknowns of the particles integrate
 probable ones given the laws; `kinetics_search` finds them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
 from chemomech.learn.profile import Pull
-from chemomech.learn.reaction_model import Problem
+from chemomech.learn.reaction_model import ParticleModel, Problem
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
@@ -33,6 +34,8 @@ from chemomech.tasks import TasksOn, Unfinished, in_threads
 _SUSPICIOUS_MISFIT = 1.1
 #: And of a single particle, whose pull on the laws then is not that of its noise.
 _STRANGE_MISFIT = 1.2
+#: One of all frames that is too good: what is fitted takes up less of the noise.
+_SUSPICIOUS_FIT = 0.7
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
 NORMAL_99 = 2.5758293035489004
 #: Fewer cannot be drawn anew.
@@ -63,11 +66,13 @@ class ParticleKinetics:
     Attributes
     ----------
     log_k : (n_pixels,) ln of the local rate constant; its mean over the area of all particles is zero.
+    log_k_deviation : (n_pixels,) its posterior standard deviation.
     model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
     """
 
     particle: FilmedParticle
     log_k: Float
+    log_k_deviation: Float
     model: dict[str, Float]
 
     @property
@@ -179,53 +184,54 @@ def _result(
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
 ) -> KineticsResult:
-    basis, parameters = problem.basis, found.parameters
-    log_k = [
-        model.log_k_modes @ model.split(local)[0] for model, local in zip(problem.models, parameters.local, strict=True)
+    basis, models, parameters = problem.basis, problem.models, found.parameters
+    frames = problem.all_frames(parameters)
+    errors = [
+        np.concatenate(
+            [(one - film.half_cycle.li_fraction).ravel() for film, one in zip(model.films, own, strict=True)]
+        )
+        for model, own in zip(models, frames, strict=True)
     ]
-    areas = [model.particle.pixel_size_nm**2 for model in problem.models]
-    total = sum(area * len(own) for area, own in zip(areas, log_k, strict=True))
-    mean_log_k = sum(area * float(own.sum()) for area, own in zip(areas, log_k, strict=True)) / total
+    rmse = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
+    strange = [
+        f"{model.particle.name}: the model misses its frames by {own:.3f} RMS, the noise {video.noise}"
+        for model, own in zip(models, (np.sqrt(np.mean(own**2)) for own in errors), strict=True)
+        if own > _STRANGE_MISFIT * video.noise
+    ]
+    wider = max(rmse / video.noise, 1.0)
+    # What is learned of ln k and ln j0 counts from the mean of ln k.
+    along_mean = _along_mean_log_k(models)
+    mean_log_k = sum(float(along @ own) for along, own in zip(along_mean, parameters.local, strict=True))
     law = basis.law(parameters.shared)
     shifted = law.log_j0.copy()
     shifted[0] += mean_log_k
     law = replace(law, log_j0=shifted)
-    particles, squares, strange = {}, [], []
-    for model, own_log_k, modelled in zip(problem.models, log_k, problem.all_frames(parameters), strict=True):
-        frames = {}
-        for film, each in zip(model.films, modelled, strict=True):
-            frames[film.half_cycle.name] = each
-            squares.append((each - film.half_cycle.li_fraction).ravel() ** 2)
-        particles[model.particle.name] = ParticleKinetics(model.particle, own_log_k - mean_log_k, frames)
-        own = float(np.sqrt(np.concatenate(squares[-len(frames) :]).mean()))
-        if own > _STRANGE_MISFIT * video.noise:
-            strange.append(
-                f"{model.particle.name}: the model misses its frames by {own:.3f} RMS, the noise {video.noise}"
-            )
-    rmse = float(np.sqrt(np.concatenate(squares).mean()))
-    widening = NORMAL_99 * max(rmse / video.noise, 1.0)
+    particles = {
+        model.particle.name: ParticleKinetics(
+            particle=model.particle,
+            log_k=model.log_k_modes @ model.split(local)[0] - mean_log_k,
+            log_k_deviation=wider * _log_k_deviation(found, model, index, along_mean),
+            model={film.half_cycle.name: each for film, each in zip(model.films, own, strict=True)},
+        )
+        for index, (model, local, own) in enumerate(zip(models, parameters.local, frames, strict=True))
+    }
     c = COMPOSITION
-    mu = law.chemical_potential(c)
-    # ln j0 counts from the mean of ln k, which the Z of all particles move.
-    along_local = []
-    for model, area in zip(problem.models, areas, strict=True):
-        along = np.zeros(sum(model.sizes))
-        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) * area / total
-        along_local.append(along)
+    mu, mu_design, log_j0_design = law.chemical_potential(c), basis.mu_design(c), basis.log_j0_design(c)
+    mu_design = mu_design - mu_design.mean(axis=0)
     mu_bootstrap = log_j0_bootstrap = None
-    if len(problem.models) >= _LEAST_PARTICLES:
-        drawn, n = bootstrap(volume.added_to(parameters.shared, found.arrows)), len(problem.models)
+    if len(models) >= _LEAST_PARTICLES:
+        drawn, n = bootstrap(volume.added_to(parameters.shared, found.arrows)), len(models)
         # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
         half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
-        mu_bootstrap = half * (drawn @ basis.mu_design(c).T).std(axis=0)
-        log_j0_bootstrap = half * (drawn @ basis.log_j0_design(c).T).std(axis=0)
+        mu_bootstrap = half * (drawn @ mu_design.T).std(axis=0)
+        log_j0_bootstrap = half * (drawn @ log_j0_design.T).std(axis=0)
     return KineticsResult(
         law=law,
         composition=c,
         mu_kT=mu - mu.mean(),
-        mu_half_width=widening * deviation(found, basis.mu_design(c), [np.zeros_like(a) for a in along_local]),
+        mu_half_width=NORMAL_99 * wider * deviation(found, mu_design, [np.zeros_like(a) for a in along_mean]),
         log_j0=np.log(law.exchange_current(c)),
-        log_j0_half_width=widening * deviation(found, basis.log_j0_design(c), along_local),
+        log_j0_half_width=NORMAL_99 * wider * deviation(found, log_j0_design, along_mean),
         mu_bootstrap=mu_bootstrap,
         log_j0_bootstrap=log_j0_bootstrap,
         cross_validation=validation,
@@ -233,7 +239,7 @@ def _result(
         rmse=rmse,
         noise=video.noise,
         rho=problem.rho,
-        log_k_length_px=problem.models[0].log_k_length_px,
+        log_k_length_px=models[0].log_k_length_px,
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
@@ -241,15 +247,41 @@ def _result(
     )
 
 
+def _along_mean_log_k(models: Sequence[ParticleModel]) -> list[Float]:
+    """By particle, what its parameters add to the mean of ln k over the area of all."""
+    areas = [model.particle.pixel_size_nm**2 for model in models]
+    total = sum(area * len(model.log_k_modes) for area, model in zip(areas, models, strict=True))
+    result = []
+    for model, area in zip(models, areas, strict=True):
+        along = np.zeros(sum(model.sizes))
+        along[: model.sizes[0]] = model.log_k_modes.sum(axis=0) * area / total
+        result.append(along)
+    return result
+
+
+def _log_k_deviation(found: Minimum, model: ParticleModel, index: int, along_mean: Sequence[Float]) -> Float:
+    """Of ln k less its mean over all particles, in the pixels of one."""
+    along = [-own for own in along_mean]
+    along[index] = np.tile(along[index], (len(model.log_k_modes), 1))
+    along[index][:, : model.sizes[0]] += model.log_k_modes
+    return deviation(found, np.zeros((len(model.log_k_modes), len(found.schur))), along)
+
+
 def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
     notes = []
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(
-            f"the model misses the frames by {rmse:.3f} RMS, more than the noise of {noise:.3f}: something in the "
-            "videos is not in the model, and the bands, which are widened by the ratio, may still be too narrow"
+            f"the model misses the frames by {rmse:.3f} RMS, more than noise_sigma, {noise:.3f}: it is too small, or "
+            "something in the videos is not in the model, or the search ended in a local minimum; the bands, which are "
+            "widened by the ratio, may still be too narrow"
+        )
+    if rmse < _SUSPICIOUS_FIT * noise:
+        notes.append(
+            f"the model meets the frames within {rmse:.3f} RMS, less than noise_sigma, {noise:.3f}, allows: it is too "
+            "large, or the frames have been smoothed"
         )
     if found.reason == UNSETTLED:
         notes.append("the laws had not settled when the search ended, and the bands may be too narrow")
     elif found.reason != CONVERGED:
-        notes.append(f"the search ended before its tolerance: {found.reason} after {found.iterations} iterations")
+        notes.append(f"the search ended before its tolerance: {found.reason}")
     return notes

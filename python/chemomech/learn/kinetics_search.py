@@ -62,9 +62,9 @@ _NEAR = 100.0
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
 _PIECES_LOG_J0 = 3
-#: Correlation length of ln k, pixels, that makes up all longer ones (Zhao: what is finer than a pixel cannot be seen),
-#: and how often one is chosen, each time after a fit under the one before.
-_SHORTEST_PX, _MOST_LENGTHS = 1.0, 3
+#: Correlation length of ln k, pixels, that makes up all longer ones (of neighbours by 0.14: as good as none), and how
+#: often one is chosen, each time after a fit under the one before.
+_SHORTEST_PX, _MOST_LENGTHS = 0.5, 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,8 @@ MU_ORDER, LOG_J0_ORDER = 5, 4
 START_LENGTH_PX = 2.0
 LOG_K_KEEP = 0.99
 _INITIAL_KEEP = 0.98
+#: Singular values of the modes of ln k, beside the largest, below which the offset counts as one of the others.
+_DEPENDENT = 1e-6
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
 #: Largest |ln(c / (1 - c))| of an initial field: beyond it 1 - c is lost to rounding.
@@ -150,6 +152,10 @@ class ParticleModel:
         """Places of Z and of the z of one film among the parameters of the particle."""
         begin = sum(self.sizes[: 1 + film])
         return np.concatenate([np.arange(self.sizes[0]), begin + np.arange(self.sizes[1 + film])])
+
+    def closest_log_k(self, log_k: Float) -> Float:
+        """The shortest Z of which the ln k come closest to given ones, (n_pixels,) or (n_pixels, n)."""
+        return np.asarray(linalg.lstsq(self.log_k_modes, log_k, cond=_DEPENDENT)[0])
 
     def initial_columns(self, film: int) -> Int:
         """Places of the parameters of one film's initial field, without its offset."""
@@ -632,8 +638,7 @@ def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleMode
     local = []
     for model, other, own in zip(models, others, given.local, strict=True):
         log_k = other.log_k_modes @ other.split(own)[0]
-        z = linalg.lstsq(model.log_k_modes, log_k)[0]
-        local.append(np.concatenate([z, own[other.sizes[0] :]]))
+        local.append(np.concatenate([model.closest_log_k(log_k), own[other.sizes[0] :]]))
     return Parameters(given.shared, tuple(local))
 
 
