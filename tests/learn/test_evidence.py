@@ -155,7 +155,7 @@ def test_slopes_of_a_cheaper_problem_are_those_of_its_own_systems():
             return super().volume_gradient(index, parameters)
 
     (plain,) = volume_slopes(problem, found.parameters, [0])
-    slopes = evidence._slopes(problem, Lost(groups, 0.5), found, "", None)
+    slopes = evidence.credible_slopes(problem, Lost(groups, 0.5), found, "", None)
     np.testing.assert_array_equal(slopes, [plain, own[1]])
 
 
@@ -202,7 +202,7 @@ def test_slopes_at_a_cliff_are_those_of_the_problem():
         def volume_gradient(self, index, parameters):
             return self.system(parameters)[1][index], told[[index]], np.zeros(len(self.groups[index]))
 
-    slopes = evidence._slopes(problem, Told(groups, 0.3), found, "", None)
+    slopes = evidence.credible_slopes(problem, Told(groups, 0.3), found, "", None)
     (own,) = volume_slopes(problem, found.parameters, [2])
     np.testing.assert_allclose(slopes[:, 0], [told[0], told[1], own[0]], rtol=1e-12)
 

@@ -18,11 +18,13 @@ from chemomech.learn.arrow import (
     marginal,
     minimise,
     promised_by_shared,
+    reduced_gradient,
     solve_arrow,
     time_left,
 )
 from chemomech.learn.kinetics import NORMAL_99, KineticsSettings, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
+from chemomech.learn.profile import Pull, minimise_profile, settle, together
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
     Problem,
@@ -35,7 +37,7 @@ from chemomech.learn.reaction_model import (
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
 from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
-from chemomech.tasks import Unfinished
+from chemomech.tasks import Unfinished, in_turn
 from videos import BINODAL, LAW, write_video
 
 
@@ -464,3 +466,35 @@ def test_learns_a_known_law(few, shapes, tmp_path, monkeypatch, caplog):
         assert np.corrcoef(learned.log_k, log_k)[0, 1] > 0.9
         held.append(np.abs(learned.log_k - log_k + mean_log_k) < NORMAL_99 * learned.log_k_deviation)
     assert np.mean(np.concatenate(held)) > 0.9
+
+
+def test_cells_are_taken_from_the_laws(video, problem, monkeypatch):
+    """What cells do to the slopes, particles settled, falls as their square: four and six along a pixel foretell eight;
+    and the last step, the volume left out, goes where a search on eight leads, and a third beyond.
+
+    Higher powers and curved valleys leave a tenth and a half.
+    """
+    monkeypatch.setattr(kinetics_search, "credible_slopes", lambda *_: np.zeros((2, problem.n_shared)))
+    start = starting_parameters(problem)
+    held = together(start.shared, settle(problem, start))
+    finest = replace(problem, models=build_models(video, largest_cell=0.3))
+    slopes = []
+    for each in (problem, replace(problem, models=build_models(video, largest_cell=0.4)), finest):
+        particles = settle(each, held.parameters, held.arrows, least=1e-3)
+        slopes.append(reduced_gradient(together(start.shared, particles).arrows))
+    six, eight = slopes[1] - slopes[0], slopes[2] - slopes[0]
+    foretold = six * (1 / 16 - 1 / 64) / (1 / 16 - 1 / 36)
+    assert _length(foretold - eight, np.linalg.inv(held.schur)) < 0.2 * _length(eight, np.linalg.inv(held.schur))
+
+    nothing = Pull(start.shared, np.zeros((2, problem.n_shared)), np.zeros((problem.n_shared, problem.n_shared)))
+    found = minimise_profile(problem, held, nothing, least=1e-3)
+    search = kinetics_search.KineticsSearch(video, in_turn, None)
+    _, last, _ = search.without_cells(problem, found, nothing)
+    on_eight = minimise_profile(finest, found, nothing, least=1e-3)
+    step = last.parameters.shared - found.parameters.shared
+    beyond = (on_eight.parameters.shared - found.parameters.shared) * 4 / 3
+    assert _length(step - beyond, found.schur) < 0.6 * _length(beyond, found.schur)
+
+
+def _length(vector, metric):
+    return float(np.sqrt(vector @ metric @ vector))

@@ -104,7 +104,7 @@ def marginal_mode(
         unfinished = None
 
     def slopes_at(found: Minimum, name: str) -> Float:
-        return _slopes(problem, cheaper and cheaper(problem), found, f"{what}, {name}, slopes", unfinished)
+        return credible_slopes(problem, cheaper and cheaper(problem), found, f"{what}, {name}, slopes", unfinished)
 
     if resized:
         problem, found = resized(problem, found)
@@ -157,14 +157,19 @@ def _distance(found: Minimum, slope: Float) -> float:
     return float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
 
 
-def _slopes(
+def credible_slopes(
     problem: Integrable,
     cheaper: Integrable | None,
     found: Minimum,
     name: str,
     unfinished: Unfinished | None,
 ) -> Float:
-    """Of the volume."""
+    """Slopes (particles, n) of the volume, of a cheaper problem but for particles that it cannot follow there.
+
+    Raises
+    ------
+    ConvergenceError : the problem itself cannot follow one of them.
+    """
     kept = unfinished.find(name) if unfinished else None
     if kept is not None:
         return np.asarray(kept)

@@ -173,6 +173,7 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
         problem, found, volume = search.under_rho(problem, found, validation.chosen)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
+    problem, found, volume = search.without_cells(problem, found, volume)
     return _result(video, problem, found, volume, validation, posterior)
 
 

@@ -4,7 +4,8 @@ The reaction is unstable, and a whole film under wrong laws soon has nothing to 
 frames are followed first, each from a field of its own; what they say leads whole films under held laws close to
 their frames; there the correlation length of ln k is chosen. On finer cells the laws are set free, together with
 everything else as long as they are far off, then in rounds with the rest integrated out. Of many particles a few go
-through all of this first; the others begin under their laws, whole films from their first frames.
+through all of this first; the others begin under their laws, whole films from their first frames. What is left of the
+cells is taken from the laws in a last step.
 """
 
 import logging
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import linalg
 
 from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
@@ -21,14 +23,16 @@ from chemomech.learn.arrow import (
     Minimum,
     Parameters,
     minimise,
+    reduced_gradient,
 )
 from chemomech.learn.evidence import (
     SETTLED,
+    credible_slopes,
     marginal_mode,
     most_likely_length,
     most_likely_sizes,
 )
-from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, settle, together
+from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, moved, settle, together
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
     LawBasis,
@@ -50,6 +54,12 @@ log = logging.getLogger(__name__)
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 #: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
 _VOLUME_CELL = 0.8
+#: Those of the last step, and those of its slopes of the volume, with which nothing more changes.
+_LAST_CELL, _LAST_VOLUME_CELL = 0.4, 0.5
+#: Expected decrease below which a particle has settled on them.
+_LAST_SETTLED = 0.03
+#: By how many standard deviations the cells may move the laws, in the opinion of one particle, to be believed.
+_FARTHEST = 5.0
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
@@ -140,6 +150,47 @@ class KineticsSearch:
         """As `laws`, from there."""
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
         return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
+
+    def without_cells(self, problem: Problem, found: Minimum, volume: Pull) -> tuple[Problem, Minimum, Pull]:
+        """The laws as on ever smaller cells, and particles settled under them on smaller ones.
+
+        Slopes of the misfit err by the square of the size of cells: those on two sizes say what is left of it
+        (Richardson). The laws follow in one Gauss-Newton step, and what is left becomes a part of what is added to the
+        objective, like the volume.
+
+        Raises
+        ------
+        ConvergenceError : a reaction cannot be followed.
+        """
+        shared = found.parameters.shared
+
+        def on(largest_cell: float) -> Problem:
+            length = problem.models[0].log_k_length_px
+            return replace(problem, models=build_models(self.video, log_k_length_px=length, largest_cell=largest_cell))
+
+        def settled(parameters: Parameters, arrows: Sequence[Arrow], name: str) -> Minimum:
+            what, kept = f"{self.prefix}smaller cells, {name}", self.unfinished
+            particles = settle(smaller, parameters, arrows, least=_LAST_SETTLED, what=what, unfinished=kept)
+            return together(parameters.shared, particles)
+
+        smaller = on(_LAST_CELL)
+        there = settled(found.parameters, found.arrows, "same laws")
+        name = f"{self.prefix}smaller cells, slopes"
+        slopes = credible_slopes(problem, on(_LAST_VOLUME_CELL), found, name, self.unfinished)
+        for index, (before, after) in enumerate(zip(found.arrows, there.arrows, strict=True)):
+            change = reduced_gradient([after]) - reduced_gradient([before])
+            sizes = [each.models[index].mesh.cell_nm for each in (problem, smaller)]
+            left = 1 / ((sizes[0] / sizes[1]) ** 2 - 1)
+            square = len(slopes) * change @ linalg.solve(found.schur, change, assume_a="pos")
+            slopes[index] += left * change if square < _FARTHEST**2 else -change
+        pull = Pull(shared, slopes, volume.bend)
+        slope = reduced_gradient(pull.added_to(shared, there.arrows))
+        step = -linalg.solve(there.schur + pull.bend, slope, assume_a="pos")
+        log.info(
+            "%ssmaller cells: laws move by %.2g standard deviations", self.prefix, np.sqrt(step @ there.schur @ step)
+        )
+        last = settled(moved(there, step), there.arrows, "laws without cells")
+        return smaller, replace(last, reason=found.reason, iterations=found.iterations), pull
 
     def _rounds(
         self,
