@@ -41,7 +41,8 @@ def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
 ) -> None:
-    logging.basicConfig(stream=sys.stderr, format="chemomech: %(message)s", level=logging.INFO)
+    logging.basicConfig(stream=sys.stderr, format="chemomech: %(message)s")
+    logging.getLogger("chemomech").setLevel(logging.INFO)
 
 
 def run(arguments: list[str] | None = None) -> None:

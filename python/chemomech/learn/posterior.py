@@ -1,6 +1,8 @@
 """Samples of the posterior of all parameters by Hamiltonian Monte Carlo (nutpie's NUTS, extra `[sampling]`)."""
 
+import logging
 import math
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -11,6 +13,8 @@ from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.learn.arrow import Minimum, Parameters
 from chemomech.learn.reaction_model import Problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,9 @@ def sample_posterior(
     InputError : nutpie or arviz is not installed.
     """
     require_sampler()
-    import arviz
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # arviz announces its next version
+        import arviz
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
@@ -117,6 +123,7 @@ def sample_posterior(
         ["shared"],
         make_initial_point_fn=lambda _: np.zeros(whitened.size),
     )
+    log.info("posterior of %d parameters: %d chains of %d and %d draws", whitened.size, chains, tune, draws)
     trace = nutpie.sample(
         model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, progress_bar=False, save_warmup=False
     )

@@ -283,7 +283,7 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
 def particle_table(result: KineticsResult) -> Table:
     """Pixels, misfits and local rate constants of every particle."""
     rows = [_row(name, each) for name, each in result.particles.items()]
-    head = ["Particle", "Pixels", "Half-cycles", "RMSE", "Mean ln k", "Spread of ln k"]
+    head = ["Particle", "Pixels", "Half-cycles", "RMSE", "Mean ln k", "Spread of ln k", "Uncertainty of ln k"]
     if result.cross_validation:
         head.append("Correlation between half-cycles")
         between = result.cross_validation.consistency
@@ -293,7 +293,10 @@ def particle_table(result: KineticsResult) -> Table:
         head.append("Correlation of k with external map")
         for row, each in zip(rows, result.particles.values(), strict=True):
             row.append("" if each.external_correlation is None else tables.signed(each.external_correlation, 2))
-    return Table("Particles. Spread: standard deviation over the pixels.", head, rows, 1)
+    about = (
+        "Particles. Spread: standard deviation over the pixels; uncertainty: posterior standard deviation of a pixel."
+    )
+    return Table(about, head, rows, 1)
 
 
 def _row(name: str, each: ParticleKinetics) -> list[str]:
@@ -306,6 +309,7 @@ def _row(name: str, each: ParticleKinetics) -> list[str]:
         f"{np.sqrt(square.mean()):.4f}",
         tables.signed(float(each.log_k.mean()), 2),
         f"{each.log_k.std():.2f}",
+        f"{np.sqrt(np.mean(each.log_k_deviation**2)):.2f}",
     ]
 
 

@@ -46,7 +46,8 @@ class Table:
 
 def signed(value: float, decimals: int) -> str:
     """A number with its sign."""
-    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, decimals) + 0.0  # no negative zero
+    return f"{rounded:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def with_half_width(value: float, half_width: float) -> str:
