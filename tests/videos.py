@@ -8,7 +8,7 @@ from chemomech.phasefield.reaction import MeanRate, ReactionLaw, cell_mesh, reac
 
 GRADIENT_NM2 = 467.0
 BINODAL = 0.0185
-#: A regular solution of 4.13 kT, whose binodal is that, and an exchange current with its maximum at c = 0.34.
+#: A regular solution of 4.13 kT, whose binodal is that, and an exchange current with its maximum at c = 0.36.
 LAW = ReactionLaw(np.array([0.0, -np.log(1 / BINODAL - 1) / (1 - 2 * BINODAL)]), np.array([2.0, -0.5, -0.6]))
 
 

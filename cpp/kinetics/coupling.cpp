@@ -364,6 +364,7 @@ class ConjugateGradients {
  private:
   using P = Pack<Real, width>;
 
+  // The values where they are, or rounded in `own`.
   static const Real* in_own_precision(const std::vector<double>& values, Buffer<Real>& own) {
     if constexpr (std::is_same_v<Real, double>) {
       return values.data();

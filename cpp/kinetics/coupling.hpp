@@ -62,7 +62,7 @@ struct StepMatrix {
 template <class Real>
 struct Workspace {
   Buffer<Real> remainder, direction, image;  // (n_cells, width)
-  Buffer<Real> diagonal, inverse;            // (n_cells,), those of the matrix where the precision is another
+  Buffer<Real> diagonal, inverse;            // (n_cells,), the matrix's in another precision than double
 
   Workspace(index n, int width)
       : remainder(n * width),

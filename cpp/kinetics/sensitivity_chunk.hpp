@@ -110,7 +110,7 @@ class SensitivityChunk {
     for (int l = 0; l < width; ++l) {
       away[l] = static_cast<Real>(excess[l] / step.matrix.inverse_sum), taken[l] = static_cast<Real>(source[l]);
     }
-    const auto prepare = [&](index first, index last) { prepare_rows<1>(number, first, last, away, taken); };
+    const auto prepare = [&](index first, index last) { prepare_rows(number, first, last, away, taken); };
     Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
     const auto solved = solve<Real, width>(step.matrix, *trajectory_.coupling, tolerance_, false, prepare, next, work_);
     if (!solved) return false;
@@ -118,16 +118,23 @@ class SensitivityChunk {
     return true;
   }
 
-  // Guess and right side of the rows from first to last, of `count` old states or more, less `away` times what is
-  // exchanged and `taken`. Their number is known to the compiler: of a loop over three or five that it does not know
-  // more is overhead than work.
-  template <int count>
+  // Guess and right side of the rows from first to last, of `count` old states or more. Their number is known to the
+  // compiler: of a loop over three or five that it does not know more is overhead than work.
+  template <int count = 1>
   void prepare_rows(index number, index first, index last, const Real* away, const Real* taken) {
+    if constexpr (count <= highest_order) {
+      if (trajectory_.steps[number].n_extrapolated > count) {
+        return prepare_rows<count + 1>(number, first, last, away, taken);
+      }
+    }
+    prepare_rows_of<count>(number, first, last, away, taken);
+  }
+
+  // Of `count` old states, less `away` times what is exchanged and `taken`.
+  template <int count>
+  void prepare_rows_of(index number, index first, index last, const Real* away, const Real* taken) {
     using V = lanes<Real, width>;
     const Step& step = trajectory_.steps[number];
-    if constexpr (count <= highest_order) {
-      if (step.n_extrapolated > count) return prepare_rows<count + 1>(number, first, last, away, taken);
-    }
     Real* next = states_.data() + (number + 1) % remembered_ * n_ * width;
     const Real* old[count];
     Real weight[count], extrapolation[count];

@@ -11,7 +11,7 @@ from chemomech.phasefield.reaction import MeanRate, ReactionLaw, cell_mesh, reac
 SITES_PER_NM3, KT_EV, KAPPA_EV_PER_NM = 13.76, 0.0257, 165.0
 GRADIENT_NM2 = KAPPA_EV_PER_NM / (SITES_PER_NM3 * KT_EV)  # kappa / (c_s kT)
 PIXEL_NM, NOISE, BINODAL = 50.0, 0.05, 0.0185
-# A regular solution of 4.13 kT, of which 0.0185 is the binodal, and j0 of 7.4 / h at c = 1/2, largest at c = 0.34.
+# A regular solution of 4.13 kT, which has this binodal, and j0 of 7.4 / h at c = 1/2, largest at c = 0.36.
 LAW = ReactionLaw(mu=np.array([0.0, -4.126]), log_j0=np.array([1.7, -0.5, -0.6]))
 
 random = np.random.default_rng(7)

@@ -121,11 +121,11 @@ BROKEN = {
     ),
     "pixel size in um": (
         lambda f: f["particles/B"].attrs.__setitem__("pixel_size_nm", 0.05),
-        r"/particles/B: interfaces of .* = 21.6 nm cannot be told in pixels of 0.05 nm and a particle of 0.3 nm",
+        r"/particles/B: interfaces of .* = 21.6 nm do not fit pixels of 0.05 nm and a particle of 0.3 nm",
     ),
     "pixel size in pm": (
         lambda f: f["particles/B"].attrs.__setitem__("pixel_size_nm", 50e3),
-        r"/particles/B: interfaces of .* = 21.6 nm cannot be told in pixels of 50000 nm",
+        r"/particles/B: interfaces of .* = 21.6 nm do not fit pixels of 50000 nm",
     ),
 }
 

@@ -489,7 +489,7 @@ def test_cells_are_taken_from_the_laws(video, problem, monkeypatch):
     nothing = Pull(start.shared, np.zeros((2, problem.n_shared)), np.zeros((problem.n_shared, problem.n_shared)))
     found = minimise_profile(problem, held, nothing, least=1e-3)
     search = kinetics_search.KineticsSearch(video, in_turn, None)
-    _, last, _ = search.without_cells(problem, found, nothing)
+    _, last, _ = search.on_vanishing_cells(problem, found, nothing)
     on_eight = minimise_profile(finest, found, nothing, least=1e-3)
     step = last.parameters.shared - found.parameters.shared
     beyond = (on_eight.parameters.shared - found.parameters.shared) * 4 / 3

@@ -42,7 +42,7 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
 ) -> None:
     logging.basicConfig(stream=sys.stderr, format="chemomech: %(message)s")
-    logging.getLogger("chemomech").setLevel(logging.INFO)
+    logging.getLogger("chemomech").setLevel(logging.INFO)  # other libraries keep theirs to themselves
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def until_finished(folder: Path) -> Iterator[None]:
     """Remove a folder when the work is done, or when doing it again would fail again.
 
-    One that is told to end keeps it, and says so.
+    A run that is told to end (SystemExit) keeps it and says so; one that meets a bug keeps it too.
     """
     try:
         yield

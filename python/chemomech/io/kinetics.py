@@ -32,8 +32,8 @@ def write_result(folder: Path, result: KineticsResult) -> None:
             group = file.create_group(f"particles/{name}")
             group.attrs["pixel_size_nm"] = particle.pixel_size_nm
             group.create_dataset("mask", data=particle.mask)
-            for key in ("log_k", "log_k_deviation"):
-                group.create_dataset(key, data=particle.to_map(getattr(learned, key))).attrs["units"] = "1"
+            for key, values in (("log_k", learned.log_k), ("log_k_deviation", learned.log_k_deviation)):
+                group.create_dataset(key, data=particle.to_map(values)).attrs["units"] = "1"
             for half in particle.half_cycles:
                 own = group.create_group(f"half_cycles/{half.name}")
                 own.attrs["mode"] = half.mode
@@ -66,6 +66,7 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "particles": {
             name: {
                 "log_k_file": f"result.h5:/particles/{name}/log_k",
+                "log_k_deviation_file": f"result.h5:/particles/{name}/log_k_deviation",
                 "correlation_of_k_with_external_map": learned.external_correlation,
                 "rmse": {
                     half.name: float(np.sqrt(np.mean((learned.model[half.name] - half.li_fraction) ** 2)))

@@ -24,7 +24,7 @@ from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
 from chemomech.units import EV_PER_AJ
 
 SCHEMA = "reaction-video/1"
-#: Of cells that resolve a narrower one there would be hundreds in a pixel.
+#: Widths sqrt(kappa / (c_s kT)) of an interface in a pixel, beyond which it would be cut into hundreds of cells.
 _MOST_INTERFACES_A_PIXEL = 10
 Mechanics = Literal["off", "on"]
 Choice = TypeVar("Choice", bound=str)
@@ -103,13 +103,13 @@ def _particle(name: str, group: h5py.Group, noise: float, path: Path, skipped: l
 
 
 def _check_interface(particle: FilmedParticle, gradient_nm2: float, where: str) -> None:
-    """Refuse gradient energies of another unit: nothing could be resolved, or every composition were uniform."""
+    """Refuse interfaces that no cells can resolve, or wider than the particle: a unit is wrong."""
     scale, pixel = math.sqrt(gradient_nm2), particle.pixel_size_nm
     longest = pixel * max(np.ptp(rows_or_columns) + 1 for rows_or_columns in np.nonzero(particle.mask))
     if pixel > _MOST_INTERFACES_A_PIXEL * scale or scale > longest:
         raise InputError(
-            f"{where}: interfaces of sqrt(kappa_eV_per_nm / (site_density_nm3 kT_eV)) = {scale:.3g} nm cannot be told "
-            f"in pixels of {pixel:g} nm and a particle of {longest:g} nm; check the units of all four"
+            f"{where}: interfaces of sqrt(kappa_eV_per_nm / (site_density_nm3 kT_eV)) = {scale:.3g} nm do not fit "
+            f"pixels of {pixel:g} nm and a particle of {longest:g} nm; check the units of all four"
         )
 
 

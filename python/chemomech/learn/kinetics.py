@@ -66,7 +66,7 @@ class ParticleKinetics:
     Attributes
     ----------
     log_k : (n_pixels,) ln of the local rate constant; its mean over the area of all particles is zero.
-    log_k_deviation : (n_pixels,) its posterior standard deviation.
+    log_k_deviation : (n_pixels,) its posterior standard deviation, widened like the bands.
     model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
     """
 
@@ -74,6 +74,12 @@ class ParticleKinetics:
     log_k: Float
     log_k_deviation: Float
     model: dict[str, Float]
+
+    @property
+    def errors(self) -> Float:
+        """Model less data of all pixels, frames and half-cycles, (n,)."""
+        halves = self.particle.half_cycles
+        return np.concatenate([np.ravel(self.model[half.name] - half.li_fraction) for half in halves])
 
     @property
     def external_correlation(self) -> float | None:
@@ -173,33 +179,19 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
         problem, found, volume = search.under_rho(problem, found, validation.chosen)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    problem, found, volume = search.without_cells(problem, found, volume)
-    return _result(video, problem, found, volume, validation, posterior)
+    problem, found, pull = search.on_vanishing_cells(problem, found, volume)
+    return _result(video, problem, found, pull, validation, posterior)
 
 
 def _result(
     video: ReactionVideo,
     problem: Problem,
     found: Minimum,
-    volume: Pull,
+    pull: Pull,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
 ) -> KineticsResult:
     basis, models, parameters = problem.basis, problem.models, found.parameters
-    frames = problem.all_frames(parameters)
-    errors = [
-        np.concatenate(
-            [(one - film.half_cycle.li_fraction).ravel() for film, one in zip(model.films, own, strict=True)]
-        )
-        for model, own in zip(models, frames, strict=True)
-    ]
-    rmse = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
-    strange = [
-        f"{model.particle.name}: the model misses its frames by {own:.3f} RMS, the noise {video.noise}"
-        for model, own in zip(models, (np.sqrt(np.mean(own**2)) for own in errors), strict=True)
-        if own > _STRANGE_MISFIT * video.noise
-    ]
-    wider = max(rmse / video.noise, 1.0)
     # What is learned of ln k and ln j0 counts from the mean of ln k.
     along_mean = _along_mean_log_k(models)
     mean_log_k = sum(float(along @ own) for along, own in zip(along_mean, parameters.local, strict=True))
@@ -211,17 +203,29 @@ def _result(
         model.particle.name: ParticleKinetics(
             particle=model.particle,
             log_k=model.log_k_modes @ model.split(local)[0] - mean_log_k,
-            log_k_deviation=wider * _log_k_deviation(found, model, index, along_mean),
+            log_k_deviation=_log_k_deviation(found, model, index, along_mean),
             model={film.half_cycle.name: each for film, each in zip(model.films, own, strict=True)},
         )
-        for index, (model, local, own) in enumerate(zip(models, parameters.local, frames, strict=True))
+        for index, (model, local, own) in enumerate(
+            zip(models, parameters.local, problem.all_frames(parameters), strict=True)
+        )
     }
-    c = COMPOSITION
-    mu, mu_design, log_j0_design = law.chemical_potential(c), basis.mu_design(c), basis.log_j0_design(c)
-    mu_design = mu_design - mu_design.mean(axis=0)
+    rmse = _rms(np.concatenate([each.errors for each in particles.values()]))
+    widening = max(rmse / video.noise, 1.0)
+    particles = {
+        name: replace(each, log_k_deviation=widening * each.log_k_deviation) for name, each in particles.items()
+    }
+    strange = [
+        f"{name}: the model misses its frames by {_rms(each.errors):.3f} RMS, the noise {video.noise}"
+        for name, each in particles.items()
+        if _rms(each.errors) > _STRANGE_MISFIT * video.noise
+    ]
+    c, half_width = COMPOSITION, NORMAL_99 * widening
+    mu, log_j0_design = law.chemical_potential(c), basis.log_j0_design(c)
+    mu_design = basis.mu_design(c) - basis.mu_design(c).mean(axis=0)  # no frame depends on a constant in mu
     mu_bootstrap = log_j0_bootstrap = None
     if len(models) >= _LEAST_PARTICLES:
-        drawn, n = bootstrap(volume.added_to(parameters.shared, found.arrows)), len(models)
+        drawn, n = bootstrap(pull.added_to(parameters.shared, found.arrows)), len(models)
         # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
         half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
         mu_bootstrap = half * (drawn @ mu_design.T).std(axis=0)
@@ -230,9 +234,9 @@ def _result(
         law=law,
         composition=c,
         mu_kT=mu - mu.mean(),
-        mu_half_width=NORMAL_99 * wider * deviation(found, mu_design, [np.zeros_like(a) for a in along_mean]),
+        mu_half_width=half_width * deviation(found, mu_design, [np.zeros_like(a) for a in along_mean]),
         log_j0=np.log(law.exchange_current(c)),
-        log_j0_half_width=NORMAL_99 * wider * deviation(found, log_j0_design, along_mean),
+        log_j0_half_width=half_width * deviation(found, log_j0_design, along_mean),
         mu_bootstrap=mu_bootstrap,
         log_j0_bootstrap=log_j0_bootstrap,
         cross_validation=validation,
@@ -246,6 +250,10 @@ def _result(
         particles=particles,
         warnings=[*_warnings(rmse, video.noise, found), *strange, *video.skipped],
     )
+
+
+def _rms(values: Float) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _along_mean_log_k(models: Sequence[ParticleModel]) -> list[Float]:

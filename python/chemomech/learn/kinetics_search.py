@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg
 
-from chemomech.arrays import Bool
+from chemomech.arrays import Bool, Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import (
     Arrow,
@@ -54,12 +54,13 @@ log = logging.getLogger(__name__)
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 #: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
 _VOLUME_CELL = 0.8
-#: Those of the last step, and those of its slopes of the volume, with which nothing more changes.
+#: Those of the last step, and those of its slopes of the volume, which still smaller ones hardly change.
 _LAST_CELL, _LAST_VOLUME_CELL = 0.4, 0.5
 #: Expected decrease below which a particle has settled on them.
 _LAST_SETTLED = 0.03
-#: By how many standard deviations the cells may move the laws, in the opinion of one particle, to be believed.
+#: Farthest that smaller cells may move the laws, in standard deviations, if all particles were like this one.
 _FARTHEST = 5.0
+_ON_FORMER_CELLS = "reactions could not be followed on smaller cells"
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
@@ -151,45 +152,44 @@ class KineticsSearch:
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
         return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
 
-    def without_cells(self, problem: Problem, found: Minimum, volume: Pull) -> tuple[Problem, Minimum, Pull]:
-        """The laws as on ever smaller cells, and particles settled under them on smaller ones.
+    def on_vanishing_cells(self, problem: Problem, found: Minimum, volume: Pull) -> tuple[Problem, Minimum, Pull]:
+        """The laws as on ever smaller cells, in one Gauss-Newton step from the minimum on those of the problem.
 
-        Slopes of the misfit err by the square of the size of cells: those on two sizes say what is left of it
-        (Richardson). The laws follow in one Gauss-Newton step, and what is left becomes a part of what is added to the
-        objective, like the volume.
+        The bend of the volume's model, which first of all keeps steps short, has no part in it.
 
-        Raises
-        ------
-        ConvergenceError : a reaction cannot be followed.
+        Returns
+        -------
+        problem : on smaller cells, or as it is where reactions cannot be followed on them; then `found` says so.
+        found : particles settled under the new laws; its matrices are mostly those of the former cells and laws, as
+            their own would take as long as a round.
+        pull : the volume, and what still smaller cells would add to the slopes of the misfit.
         """
-        shared = found.parameters.shared
-
-        def on(largest_cell: float) -> Problem:
-            length = problem.models[0].log_k_length_px
-            return replace(problem, models=build_models(self.video, log_k_length_px=length, largest_cell=largest_cell))
+        length = problem.models[0].log_k_length_px
+        smaller, volumes = (
+            replace(problem, models=build_models(self.video, log_k_length_px=length, largest_cell=cell))
+            for cell in (_LAST_CELL, _LAST_VOLUME_CELL)
+        )
+        what = f"{self.prefix}smaller cells"
 
         def settled(parameters: Parameters, arrows: Sequence[Arrow], name: str) -> Minimum:
-            what, kept = f"{self.prefix}smaller cells, {name}", self.unfinished
-            particles = settle(smaller, parameters, arrows, least=_LAST_SETTLED, what=what, unfinished=kept)
+            kept = self.unfinished
+            particles = settle(
+                smaller, parameters, arrows, least=_LAST_SETTLED, what=f"{what}, {name}", unfinished=kept
+            )
             return together(parameters.shared, particles)
 
-        smaller = on(_LAST_CELL)
-        there = settled(found.parameters, found.arrows, "same laws")
-        name = f"{self.prefix}smaller cells, slopes"
-        slopes = credible_slopes(problem, on(_LAST_VOLUME_CELL), found, name, self.unfinished)
-        for index, (before, after) in enumerate(zip(found.arrows, there.arrows, strict=True)):
-            change = reduced_gradient([after]) - reduced_gradient([before])
-            sizes = [each.models[index].mesh.cell_nm for each in (problem, smaller)]
-            left = 1 / ((sizes[0] / sizes[1]) ** 2 - 1)
-            square = len(slopes) * change @ linalg.solve(found.schur, change, assume_a="pos")
-            slopes[index] += left * change if square < _FARTHEST**2 else -change
-        pull = Pull(shared, slopes, volume.bend)
-        slope = reduced_gradient(pull.added_to(shared, there.arrows))
-        step = -linalg.solve(there.schur + pull.bend, slope, assume_a="pos")
-        log.info(
-            "%ssmaller cells: laws move by %.2g standard deviations", self.prefix, np.sqrt(step @ there.schur @ step)
-        )
-        last = settled(moved(there, step), there.arrows, "laws without cells")
+        try:
+            there = settled(found.parameters, found.arrows, "same laws")
+            slopes = credible_slopes(problem, volumes, found, f"{what}, slopes", self.unfinished)
+            left = _left_by_cells(problem, smaller, found, there)
+            pull = Pull(found.parameters.shared, slopes + left, volume.bend)
+            slope = reduced_gradient(pull.added_to(found.parameters.shared, there.arrows))
+            step = -linalg.solve(there.schur, slope, assume_a="pos")
+            log.info("%s: laws move by %.2g standard deviations", what, float(np.sqrt(step @ there.schur @ step)))
+            last = settled(moved(there, step), there.arrows, "new laws")
+        except ConvergenceError as error:
+            log.info("%s: %s", what, error)
+            return problem, replace(found, reason=f"{found.reason}; {_ON_FORMER_CELLS}"), volume
         return smaller, replace(last, reason=found.reason, iterations=found.iterations), pull
 
     def _rounds(
@@ -329,3 +329,21 @@ def a_few(video: ReactionVideo) -> ReactionVideo | None:
     missing = _FEW - len(chosen)
     chosen |= {others[i * len(others) // missing] for i in range(missing)}
     return replace(video, particles={name: each for name, each in particles.items() if name in chosen})
+
+
+def _left_by_cells(problem: Problem, smaller: Problem, found: Minimum, there: Minimum) -> Float:
+    """What vanishing cells would add to the slopes (particles, n) of the misfit on the smaller ones.
+
+    The slopes err by the square of the cells' size: those of two sizes say by how much (Richardson). A particle that
+    has gone to another branch says nothing of cells, and what it has changed is taken back.
+    """
+    left = np.zeros((len(found.arrows), problem.n_shared))
+    for index, (before, after) in enumerate(zip(found.arrows, there.arrows, strict=True)):
+        change = reduced_gradient([after]) - reduced_gradient([before])
+        ratio = problem.models[index].mesh.cell_nm / smaller.models[index].mesh.cell_nm
+        if len(left) * change @ linalg.solve(found.schur, change, assume_a="pos") > _FARTHEST**2:
+            log.info("smaller cells: particle %d is left out", index)
+            left[index] = -change
+        elif ratio > 1:  # fine pixels need no smaller cells
+            left[index] = change / (ratio**2 - 1)
+    return left

@@ -67,7 +67,7 @@ class UniformityResult:
     ----------
     law : of the mean of the posterior.
     covariance : (n, n) of the coefficients of the law in `basis`.
-    log_k_deviation, log_k_length_px : standard deviation and correlation length of ln k.
+    log_k_spread, log_k_length_px : standard deviation and correlation length of ln k.
     data, model, error : (m,) coefficients of all frames but the first ones, those of the mean law over patterns and
         initial fields, and the standard deviation of their difference: patterns, initial fields, noise.
     misfit : ratio of the squares of data less model to those expected; above one the covariance is widened by it.
@@ -77,7 +77,7 @@ class UniformityResult:
     law: ReactionLaw
     basis: LawBasis
     covariance: Float
-    log_k_deviation: float
+    log_k_spread: float
     log_k_length_px: float
     data: Float
     model: Float
@@ -309,7 +309,7 @@ def _learn(
         law=simulator.basis.law(posterior.mean[:-2]),
         basis=simulator.basis,
         covariance=posterior.covariance[:-2, :-2],
-        log_k_deviation=float(np.exp(posterior.mean[-2])),
+        log_k_spread=float(np.exp(posterior.mean[-2])),
         log_k_length_px=float(np.exp(posterior.mean[-1])),
         data=observed.data,
         model=observed.data - left,

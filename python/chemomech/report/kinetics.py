@@ -193,13 +193,7 @@ def plot_validation(found: CrossValidation, ax: Axes | None = None) -> Axes:
 def plot_errors(result: KineticsResult, ax: Axes | None = None) -> Axes:
     """Distribution of model less data over all pixels and frames, beside that of the noise alone."""
     ax = ax or new_axes(4.6, 3.3)
-    errors = np.concatenate(
-        [
-            (each.model[half.name] - half.li_fraction).ravel()
-            for each in result.particles.values()
-            for half in each.particle.half_cycles
-        ]
-    )
+    errors = np.concatenate([each.errors for each in result.particles.values()])
     reach = 4.5 * max(result.noise, result.rmse)
     ax.hist(errors, bins=60, range=(-reach, reach), density=True, color=_LAW, alpha=0.45, label="model less data")
     x = np.linspace(-reach, reach, 301)
@@ -230,7 +224,7 @@ def plot_log_k(result: KineticsResult) -> Figure:
         sheet.text(left, top - 0.19, shortened(name, 20), math=False)
         ny, nx = each.particle.mask[rows, columns].shape
         per_nm = min(_MAP_WIDTH / nx, _MAP_HEIGHT / ny) / each.particle.pixel_size_nm
-        sheet.scale_bar(left, top + _MAP_HEIGHT + 0.06, per_nm, 0.6 * _MAP_WIDTH, size=8)
+        sheet.scale_bar(left, top + _MAP_HEIGHT + 0.06, per_nm, 0.6 * _MAP_WIDTH)
     cax = sheet.axes(_MARGIN, sheet.height - 0.5, 2 * _MAP_WIDTH if n_columns > 2 else 0.8 * _MAP_WIDTH, _BAR)
     sheet.colour_bar(cax, image, values, orientation="horizontal")
     cax.set_xlabel(r"Local rate constant, $\ln k$", labelpad=1, fontsize=8.5)
@@ -268,7 +262,7 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
     sheet.text(lefts[min(2, len(lefts) - 1)], 0.1, f"{half.mode}, RMSE {rmse:.4f}")
     below = tops[-1] + height + 0.1
     per_nm = min(width / nx, height / ny) / particle.pixel_size_nm
-    sheet.scale_bar(_MARGIN, below, per_nm, 0.6 * width, size=8)
+    sheet.scale_bar(_MARGIN, below, per_nm, 0.6 * width)
     span = lefts[-1] + width - lefts[0]
     for left, image, values, label in (
         (lefts[0] + 0.3, composition, half.li_fraction, "Li fraction $c$"),
@@ -301,12 +295,11 @@ def particle_table(result: KineticsResult) -> Table:
 
 def _row(name: str, each: ParticleKinetics) -> list[str]:
     halves = each.particle.half_cycles
-    square = np.concatenate([(each.model[half.name] - half.li_fraction).ravel() ** 2 for half in halves])
     return [
         shortened(name, 30),
         str(len(each.log_k)),
         str(len(halves)),
-        f"{np.sqrt(square.mean()):.4f}",
+        f"{np.sqrt(np.mean(each.errors**2)):.4f}",
         tables.signed(float(each.log_k.mean()), 2),
         f"{each.log_k.std():.2f}",
         f"{np.sqrt(np.mean(each.log_k_deviation**2)):.2f}",

@@ -1,6 +1,5 @@
 """Moving pictures of `kinetics`: the frames of a particle beside those of the learned model."""
 
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -31,7 +30,8 @@ def write_videos(folder: Path, result: KineticsResult) -> None:
 
 
 @rc_context(STYLE)
-def _pictures(name: str, learned: ParticleKinetics) -> Iterator[Image.Image]:
+def _pictures(name: str, learned: ParticleKinetics) -> list[Image.Image]:
+    """The frames of all half-cycles in turn; the figure is drawn once, and its maps and the moment are replaced."""
     particle = learned.particle
     box = box_of(particle.mask)
     ny, nx = particle.mask[box].shape
@@ -50,10 +50,12 @@ def _pictures(name: str, learned: ParticleKinetics) -> Iterator[Image.Image]:
     cax = sheet.axes(right, below, width, _BAR)
     sheet.colour_bar(cax, model, values, orientation="horizontal")
     cax.set_xlabel("Li fraction $c$", labelpad=1, fontsize=8.5)
+    pictures = []
     for half in particle.half_cycles:
         for i, time_h in enumerate(half.time_h):
             minutes = f"{time_h * MINUTES_AN_HOUR:.1f} min"
             moment.set_text(f"half-cycle {shortened(half.name, 12)}, {half.mode}, {minutes}")
             for image, frames in ((data, half.li_fraction), (model, learned.model[half.name])):
                 image.set_data(particle.to_map(frames[i])[box])
-            yield Image.open(BytesIO(png(sheet.figure, _DPI))).convert("RGB")
+            pictures.append(Image.open(BytesIO(png(sheet.figure, _DPI))).convert("RGB"))
+    return pictures

@@ -51,13 +51,11 @@ class Sheet:
         upwards = 1 - np.array([top, top + down]) / self.height
         self.figure.add_artist(Line2D(across, upwards, color=INK, linewidth=linewidth, solid_capstyle="butt"))
 
-    def scale_bar(
-        self, left: float, top: float, inches_per_nm: float, widest: float, *, note: str = "", size: float = 8.5
-    ) -> None:
-        """A bar of a round length below `widest` inches, with the length and a note under it."""
+    def scale_bar(self, left: float, top: float, inches_per_nm: float, widest: float, *, note: str = "") -> None:
+        """A bar of a round length no longer than `widest` inches, with the length and a note under it."""
         length, label = nice_length(widest / inches_per_nm)
         self.line(left, top, length * inches_per_nm, 0, linewidth=2.5)
-        self.text(left, top + 0.05, label + note, size=size)
+        self.text(left, top + 0.05, label + note, size=8)
 
     def colour_bar(
         self, cax: Axes, image: AxesImage, field: Float, *, orientation: Literal["vertical", "horizontal"]
@@ -87,7 +85,7 @@ def show(ax: Axes, field: Float, colours: str, limits: Limits) -> AxesImage:
 
 
 def box_of(mask: Bool, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the pixels of a mask, `margin` pixels wider where there are as many."""
+    """Rows and columns of the pixels of a mask and a margin of so many pixels, where there are as many."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     y, x = (slice(max(int(each[0]) - margin, 0), int(each[-1]) + 1 + margin) for each in (rows, columns))
     return y, x

@@ -272,4 +272,4 @@ class _Grid:
 
     def scale(self) -> None:
         top, note = self._tops[-1] + self._height + 0.12, r"   $a$ to the right, $c$ upwards"
-        self.sheet.scale_bar(self._lefts[0], top, self._per_nm, 0.5 * self._width, note=note, size=8)
+        self.sheet.scale_bar(self._lefts[0], top, self._per_nm, 0.5 * self._width, note=note)
