@@ -26,11 +26,14 @@ def kinetics(
     Leaves result.json, result.h5, report.html and videos/ in OUT; those of an earlier run are replaced.
     """
     # Imported here so that help, doctor and a mistyped option answer at once.
+    import numpy as np
+
     from chemomech.cli.unfinished import until_finished
     from chemomech.io.files import output_folder
     from chemomech.io.kinetics import read_settings, write_result
     from chemomech.io.video import read_video
     from chemomech.learn.kinetics import learn_kinetics
+    from chemomech.observe.video import MINUTES_AN_HOUR
     from chemomech.parallel.launch import tasks_on
     from chemomech.report.kinetics import write_report
     from chemomech.report.kinetics_video import write_videos
@@ -39,6 +42,10 @@ def kinetics(
     with output_folder(output) as folder, until_finished(unfinished):
         settings = read_settings(config) if config else None
         films = read_video(video, skip_bad=skip_bad)
+        halves = [half for particle in films.particles.values() for half in particle.half_cycles]
+        minutes = [MINUTES_AN_HOUR * float(np.ptp(half.time_h)) for half in halves]
+        found = (len(films.particles), len(halves), min(minutes), max(minutes))
+        log.info("%d particles, %d half-cycles of %.3g to %.3g min", *found)
         result = learn_kinetics(films, settings, tasks=tasks_on(), unfinished=unfinished)
         write_result(folder, result)
         write_report(folder, result, inputs=[video])

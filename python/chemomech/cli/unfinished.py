@@ -17,6 +17,8 @@ def until_finished(folder: Path) -> Iterator[None]:
 
     A run that is told to end (SystemExit) keeps it and says so; one that meets a bug keeps it too.
     """
+    if folder.exists():
+        log.info("%s: going on from what an earlier run with the same input has left there, if it is of one", folder)
     try:
         yield
     except (InputError, ConvergenceError):

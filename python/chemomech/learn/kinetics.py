@@ -24,8 +24,8 @@ from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
-from chemomech.learn.profile import Pull
-from chemomech.learn.reaction_model import ParticleModel, Problem
+from chemomech.learn.reaction_model import ParticleModel
+from chemomech.learn.vanishing_cells import LastStep
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.tasks import TasksOn, Unfinished, in_threads
@@ -102,7 +102,8 @@ class KineticsResult:
     mu_bootstrap, log_j0_bootstrap : (n,) half-widths of 99 % bands from drawing particles anew, mean ln k held; None
         with fewer than three particles.
     cross_validation : errors of half-cycles left out; None unless rho_2 was chosen by them.
-    posterior : samples; None unless asked for.
+    posterior : samples, on the cells of the search; None unless asked for.
+    video : what it is learned from.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
     log_k_length_px : its correlation length, the most likely one, of many particles that of a few.
@@ -121,14 +122,19 @@ class KineticsResult:
     log_j0_bootstrap: Float | None
     cross_validation: CrossValidation | None
     posterior: PosteriorSamples | None
+    video: ReactionVideo
     rmse: float
-    noise: float
     rho: float
     log_k_length_px: float
     reason: str
     iterations: int
     particles: dict[str, ParticleKinetics]
     warnings: list[str]
+
+    @property
+    def noise(self) -> float:
+        """That of the video."""
+        return self.video.noise
 
 
 def learn_kinetics(
@@ -179,18 +185,16 @@ def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kep
         problem, found, volume = search.under_rho(problem, found, validation.chosen)
     draws = settings.posterior_samples
     posterior = sample_posterior(problem, found, draws=draws) if draws else None
-    problem, found, pull = search.on_vanishing_cells(problem, found, volume)
-    return _result(video, problem, found, pull, validation, posterior)
+    return _result(video, search.on_vanishing_cells(problem, found, volume), validation, posterior)
 
 
 def _result(
     video: ReactionVideo,
-    problem: Problem,
-    found: Minimum,
-    pull: Pull,
+    last: LastStep,
     validation: CrossValidation | None,
     posterior: PosteriorSamples | None,
 ) -> KineticsResult:
+    problem, found = last.problem, last.found
     basis, models, parameters = problem.basis, problem.models, found.parameters
     # What is learned of ln k and ln j0 counts from the mean of ln k.
     along_mean = _along_mean_log_k(models)
@@ -221,11 +225,10 @@ def _result(
         if _rms(each.errors) > _STRANGE_MISFIT * video.noise
     ]
     c, half_width = COMPOSITION, NORMAL_99 * widening
-    mu, log_j0_design = law.chemical_potential(c), basis.log_j0_design(c)
-    mu_design = basis.mu_design(c) - basis.mu_design(c).mean(axis=0)  # no frame depends on a constant in mu
+    mu, mu_design, log_j0_design = law.chemical_potential(c), basis.mu_design(c), basis.log_j0_design(c)
     mu_bootstrap = log_j0_bootstrap = None
     if len(models) >= _LEAST_PARTICLES:
-        drawn, n = bootstrap(pull.added_to(parameters.shared, found.arrows)), len(models)
+        drawn, n = bootstrap(last.pull.added_to(parameters.shared, found.arrows)), len(models)
         # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
         half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
         mu_bootstrap = half * (drawn @ mu_design.T).std(axis=0)
@@ -242,13 +245,13 @@ def _result(
         cross_validation=validation,
         posterior=posterior,
         rmse=rmse,
-        noise=video.noise,
+        video=video,
         rho=problem.rho,
         log_k_length_px=models[0].log_k_length_px,
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found), *strange, *video.skipped],
+        warnings=[*_warnings(rmse, video.noise, found), *last.notes, *strange, *video.skipped],
     )
 
 

@@ -14,25 +14,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import linalg
 
-from chemomech.arrays import Bool, Float
+from chemomech.arrays import Bool
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import (
     Arrow,
     Minimum,
     Parameters,
     minimise,
-    reduced_gradient,
 )
 from chemomech.learn.evidence import (
     SETTLED,
-    credible_slopes,
     marginal_mode,
     most_likely_length,
     most_likely_sizes,
 )
-from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, moved, settle, together
+from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, settle, together
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
     LawBasis,
@@ -45,6 +42,7 @@ from chemomech.learn.reaction_model import (
     starting_parameters,
     with_modes_of,
 )
+from chemomech.learn.vanishing_cells import LastStep, on_vanishing_cells
 from chemomech.observe.video import ReactionVideo
 from chemomech.tasks import TasksOn, Unfinished
 
@@ -56,11 +54,6 @@ _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 _VOLUME_CELL = 0.8
 #: Those of the last step, and those of its slopes of the volume, which still smaller ones hardly change.
 _LAST_CELL, _LAST_VOLUME_CELL = 0.4, 0.5
-#: Expected decrease below which a particle has settled on them.
-_LAST_SETTLED = 0.03
-#: Farthest that smaller cells may move the laws, in standard deviations, if all particles were like this one.
-_FARTHEST = 5.0
-_ON_FORMER_CELLS = "reactions could not be followed on smaller cells"
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
 #: Where the rounds of these few may end, as of `marginal_mode`.
@@ -152,45 +145,14 @@ class KineticsSearch:
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
         return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
 
-    def on_vanishing_cells(self, problem: Problem, found: Minimum, volume: Pull) -> tuple[Problem, Minimum, Pull]:
-        """The laws as on ever smaller cells, in one Gauss-Newton step from the minimum on those of the problem.
-
-        The bend of the volume's model, which first of all keeps steps short, has no part in it.
-
-        Returns
-        -------
-        problem : on smaller cells, or as it is where reactions cannot be followed on them; then `found` says so.
-        found : particles settled under the new laws; its matrices are mostly those of the former cells and laws, as
-            their own would take as long as a round.
-        pull : the volume, and what still smaller cells would add to the slopes of the misfit.
-        """
+    def on_vanishing_cells(self, problem: Problem, found: Minimum, volume: Pull) -> LastStep:
+        """As the function of that name, from the end of `laws`."""
         length = problem.models[0].log_k_length_px
         smaller, volumes = (
             replace(problem, models=build_models(self.video, log_k_length_px=length, largest_cell=cell))
             for cell in (_LAST_CELL, _LAST_VOLUME_CELL)
         )
-        what = f"{self.prefix}smaller cells"
-
-        def settled(parameters: Parameters, arrows: Sequence[Arrow], name: str) -> Minimum:
-            kept = self.unfinished
-            particles = settle(
-                smaller, parameters, arrows, least=_LAST_SETTLED, what=f"{what}, {name}", unfinished=kept
-            )
-            return together(parameters.shared, particles)
-
-        try:
-            there = settled(found.parameters, found.arrows, "same laws")
-            slopes = credible_slopes(problem, volumes, found, f"{what}, slopes", self.unfinished)
-            left = _left_by_cells(problem, smaller, found, there)
-            pull = Pull(found.parameters.shared, slopes + left, volume.bend)
-            slope = reduced_gradient(pull.added_to(found.parameters.shared, there.arrows))
-            step = -linalg.solve(there.schur, slope, assume_a="pos")
-            log.info("%s: laws move by %.2g standard deviations", what, float(np.sqrt(step @ there.schur @ step)))
-            last = settled(moved(there, step), there.arrows, "new laws")
-        except ConvergenceError as error:
-            log.info("%s: %s", what, error)
-            return problem, replace(found, reason=f"{found.reason}; {_ON_FORMER_CELLS}"), volume
-        return smaller, replace(last, reason=found.reason, iterations=found.iterations), pull
+        return on_vanishing_cells(problem, smaller, volumes, found, volume, unfinished=self.unfinished)
 
     def _rounds(
         self,
@@ -329,21 +291,3 @@ def a_few(video: ReactionVideo) -> ReactionVideo | None:
     missing = _FEW - len(chosen)
     chosen |= {others[i * len(others) // missing] for i in range(missing)}
     return replace(video, particles={name: each for name, each in particles.items() if name in chosen})
-
-
-def _left_by_cells(problem: Problem, smaller: Problem, found: Minimum, there: Minimum) -> Float:
-    """What vanishing cells would add to the slopes (particles, n) of the misfit on the smaller ones.
-
-    The slopes err by the square of the cells' size: those of two sizes say by how much (Richardson). A particle that
-    has gone to another branch says nothing of cells, and what it has changed is taken back.
-    """
-    left = np.zeros((len(found.arrows), problem.n_shared))
-    for index, (before, after) in enumerate(zip(found.arrows, there.arrows, strict=True)):
-        change = reduced_gradient([after]) - reduced_gradient([before])
-        ratio = problem.models[index].mesh.cell_nm / smaller.models[index].mesh.cell_nm
-        if len(left) * change @ linalg.solve(found.schur, change, assume_a="pos") > _FARTHEST**2:
-            log.info("smaller cells: particle %d is left out", index)
-            left[index] = -change
-        elif ratio > 1:  # fine pixels need no smaller cells
-            left[index] = change / (ratio**2 - 1)
-    return left

@@ -172,7 +172,7 @@ def half_cycle(
     if abs(change) < _LEAST_CHANGE * noise * np.sqrt(2 / mask.sum()):
         raise InputError(
             f"{where}: the mean lithium fraction changes by {change:.2g} from the first to the last frame, a rate of "
-            "zero to within the noise; kinetics need a reaction"
+            f"zero to within the noise (noise_sigma = {noise:g}); kinetics need a reaction"
         )
     if (change > 0) != (mode == "discharge"):
         raise InputError(

@@ -172,7 +172,9 @@ def plot_uniformity(result: KineticsResult, ax: Axes | None = None) -> Axes:
             ax.plot(model.mean(axis=1), uniformity(model), color=colour, linewidth=0.8, alpha=0.7, label=label)
     ax.set_ylabel("Uniformity coefficient")
     ax.set_ylim(top=1.05)
-    return _finish(ax)
+    _finish(ax)
+    ax.set_xlabel("Mean Li fraction of a frame")
+    return ax
 
 
 @rc_context(STYLE)
