@@ -9,7 +9,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +90,11 @@ def in_threads(
             for future in futures:
                 yield _or_error(future.result)
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in futures:
+                future.cancel()
+            # Before the pool joins its threads: one whose join a signal breaks off counts as ended (bpo-45274), and
+            # work that goes on in C++ when the interpreter ends would abort the process.
+            wait(futures)
 
 
 def in_turn(
