@@ -21,7 +21,7 @@ from chemomech.learn.arrow import (
     solve_arrow,
     time_left,
 )
-from chemomech.learn.kinetics import KineticsSettings, learn_kinetics
+from chemomech.learn.kinetics import NORMAL_99, KineticsSettings, _reported, _result, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.profile import Pull
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
@@ -33,7 +33,7 @@ from chemomech.learn.reaction_model import (
     starting_parameters,
     with_modes_of,
 )
-from chemomech.learn.vanishing_cells import left_by_cells
+from chemomech.learn.vanishing_cells import LastStep, left_by_cells
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
 from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
@@ -466,6 +466,39 @@ def test_learns_a_known_law(few, shapes, tmp_path, monkeypatch, caplog):
         assert np.corrcoef(learned.log_k, log_k)[0, 1] > 0.9
         off.append((learned.log_k - log_k + mean_log_k) / learned.log_k_deviation)
     assert 0.6 < np.sqrt(np.mean(np.concatenate(off) ** 2)) < 1.6
+
+
+def test_deviations_are_those_of_the_whole_matrix_and_of_what_was_moved(video, problem):
+    """Posterior: the inverse of all of it, along what is reported; to that of its condition, 1e6 times rounding."""
+    random, start = np.random.default_rng(6), starting_parameters(problem)
+    value, arrows = problem.system(start)
+    found = Minimum(start, value, CONVERGED, 0, arrows, marginal(arrows))
+    sizes = [problem.n_shared, *map(len, start.local)]
+    at = np.concatenate([start.shared, *start.local])
+
+    def reported(vector):
+        shared, *local = np.split(vector, np.cumsum(sizes)[:-1])
+        said = _reported(problem, Parameters(shared, tuple(local)))
+        return np.concatenate([said.mu_kT, said.log_j0, *said.log_k])
+
+    before = at + 0.05 * random.standard_normal(len(at))
+    shared, *local = np.split(before, np.cumsum(sizes)[:-1])
+    n, none = problem.n_shared, np.zeros((problem.n_shared, problem.n_shared))
+    last = LastStep(problem, Parameters(shared, tuple(local)), found, Pull(start.shared, np.zeros((2, n)), none))
+    result = _result(video, last, None, None)
+
+    whole = np.zeros((len(at), len(at)))
+    for arrow, end in zip(arrows, np.cumsum(sizes)[1:], strict=True):
+        own = slice(end - len(arrow.gram_ll), end)
+        whole[:n, :n] += arrow.gram_gg
+        whole[:n, own], whole[own, :n], whole[own, own] = arrow.gram_gl, arrow.gram_gl.T, arrow.gram_ll
+    design = np.array([reported(at + unit) - reported(at) for unit in np.eye(len(at))]).T
+    variance = max(result.rmse / video.noise, 1) ** 2 * np.einsum("ij,ji->i", design, linalg.solve(whole, design.T))
+    expected = np.sqrt(variance + (reported(before) - reported(at)) ** 2 / 3)
+    said = [result.mu_half_width / NORMAL_99, result.log_j0_half_width / NORMAL_99]
+    said += [each.log_k_deviation for each in result.particles.values()]
+    np.testing.assert_allclose(np.concatenate(said), expected, rtol=1e-8)
+    assert sum(each.log_k.sum() for each in result.particles.values()) == pytest.approx(0, abs=1e-10)
 
 
 def test_slopes_are_extrapolated_to_vanishing_cells():

@@ -93,7 +93,7 @@ def marginal_mode(
     -------
     problem : with its last priors.
     found : the last minimum, its systems those of the problem alone; its reason is UNSETTLED where the rounds ended
-        before the slopes had settled.
+        before the slopes had settled, or came no nearer to that.
     volume : the model of the volume there; where a foreseen one has ended the search at once its bend is that foreseen.
 
     Raises
@@ -113,6 +113,7 @@ def marginal_mode(
         volume = _first_model(found, foreseen.slopes + change, foreseen.bend)
     else:
         volume = _first_model(found, slopes_at(found, "start"), _FIRST_BEND * found.schur)
+    before = np.inf
     for number in range(1, _MOST_ROUNDS + 1):
         round_of = f"{what}, round {number}" if what else ""
         # Half of the distance that is allowed, as a decrease along what the volume bends most.
@@ -124,7 +125,7 @@ def marginal_mode(
         if resized:
             problem, found = resized(problem, found)
         left = _distance(found, slope)
-        if left < settled or number == _MOST_ROUNDS:  # as matrices of other places say
+        if left < settled or left >= before or number == _MOST_ROUNDS:  # as matrices of other places say
             try:
                 found = evaluated(problem, found)
                 left = _distance(found, slope)
@@ -140,6 +141,9 @@ def marginal_mode(
             volume = Pull(centre, slopes, bend)
         if left < settled:
             return problem, found, volume
+        if left >= before:  # films that jump between branches move the slopes by more
+            break
+        before = left
     return problem, replace(found, reason=UNSETTLED), volume
 
 

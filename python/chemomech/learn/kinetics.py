@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
 from chemomech.errors import InputError
-from chemomech.learn.arrow import CONVERGED, Minimum, deviation
+from chemomech.learn.arrow import CONVERGED, Minimum, Parameters, deviation
 from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
-from chemomech.learn.reaction_model import ParticleModel
+from chemomech.learn.reaction_model import ParticleModel, Problem
 from chemomech.learn.vanishing_cells import LastStep
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
@@ -147,7 +147,8 @@ def learn_kinetics(
     """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
 
     The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, the unknowns of the particles
-    integrated out, widened by the misfit where that is larger than the noise.
+    integrated out, widened by the misfit where that is larger than the noise, and by what the last step has changed,
+    the worth of cells.
 
     Parameters
     ----------
@@ -195,51 +196,46 @@ def _result(
     posterior: PosteriorSamples | None,
 ) -> KineticsResult:
     problem, found = last.problem, last.found
-    basis, models, parameters = problem.basis, problem.models, found.parameters
-    # What is learned of ln k and ln j0 counts from the mean of ln k.
+    basis, models = problem.basis, problem.models
+    now, before = _reported(problem, found.parameters), _reported(problem, last.before)
     along_mean = _along_mean_log_k(models)
-    mean_log_k = sum(float(along @ own) for along, own in zip(along_mean, parameters.local, strict=True))
-    law = basis.law(parameters.shared)
-    shifted = law.log_j0.copy()
-    shifted[0] += mean_log_k
-    law = replace(law, log_j0=shifted)
     particles = {
         model.particle.name: ParticleKinetics(
             particle=model.particle,
-            log_k=model.log_k_modes @ model.split(local)[0] - mean_log_k,
+            log_k=now.log_k[index],
             log_k_deviation=_log_k_deviation(found, model, index, along_mean),
             model={film.half_cycle.name: each for film, each in zip(model.films, own, strict=True)},
         )
-        for index, (model, local, own) in enumerate(
-            zip(models, parameters.local, problem.all_frames(parameters), strict=True)
-        )
+        for index, (model, own) in enumerate(zip(models, problem.all_frames(found.parameters), strict=True))
     }
     rmse = _rms(np.concatenate([each.errors for each in particles.values()]))
     widening = max(rmse / video.noise, 1.0)
     particles = {
-        name: replace(each, log_k_deviation=widening * each.log_k_deviation) for name, each in particles.items()
+        name: replace(each, log_k_deviation=_with_cells(widening * each.log_k_deviation, each.log_k - log_k))
+        for (name, each), log_k in zip(particles.items(), before.log_k, strict=True)
     }
     strange = [
         f"{name}: the model misses its frames by {_rms(each.errors):.3f} RMS, the noise {video.noise}"
         for name, each in particles.items()
         if _rms(each.errors) > _STRANGE_MISFIT * video.noise
     ]
-    c, half_width = COMPOSITION, NORMAL_99 * widening
-    mu, mu_design, log_j0_design = law.chemical_potential(c), basis.mu_design(c), basis.log_j0_design(c)
+    mu_design, log_j0_design = basis.mu_design(COMPOSITION), basis.log_j0_design(COMPOSITION)
+    mu_deviation = widening * deviation(found, mu_design, [np.zeros_like(along) for along in along_mean])
+    log_j0_deviation = widening * deviation(found, log_j0_design, along_mean)
     mu_bootstrap = log_j0_bootstrap = None
     if len(models) >= _LEAST_PARTICLES:
-        drawn, n = bootstrap(last.pull.added_to(parameters.shared, found.arrows)), len(models)
+        drawn, n = bootstrap(last.pull.added_to(found.parameters.shared, found.arrows)), len(models)
         # Of few particles the deviation is itself uncertain, and draws with replacement make it too small.
         half = float(stats.t.isf(0.005, n - 1)) * np.sqrt(n / (n - 1))
         mu_bootstrap = half * (drawn @ mu_design.T).std(axis=0)
         log_j0_bootstrap = half * (drawn @ log_j0_design.T).std(axis=0)
     return KineticsResult(
-        law=law,
-        composition=c,
-        mu_kT=mu - mu.mean(),
-        mu_half_width=half_width * deviation(found, mu_design, [np.zeros_like(a) for a in along_mean]),
-        log_j0=np.log(law.exchange_current(c)),
-        log_j0_half_width=half_width * deviation(found, log_j0_design, along_mean),
+        law=now.law,
+        composition=COMPOSITION,
+        mu_kT=now.mu_kT,
+        mu_half_width=NORMAL_99 * _with_cells(mu_deviation, now.mu_kT - before.mu_kT),
+        log_j0=now.log_j0,
+        log_j0_half_width=NORMAL_99 * _with_cells(log_j0_deviation, now.log_j0 - before.log_j0),
         mu_bootstrap=mu_bootstrap,
         log_j0_bootstrap=log_j0_bootstrap,
         cross_validation=validation,
@@ -253,6 +249,39 @@ def _result(
         particles=particles,
         warnings=[*_warnings(rmse, video.noise, found), *last.notes, *strange, *video.skipped],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Reported:
+    """What parameters say, mu_h of mean zero over `COMPOSITION`, ln k over the area of all particles."""
+
+    law: ReactionLaw
+    mu_kT: Float
+    log_j0: Float
+    log_k: list[Float]
+
+
+def _reported(problem: Problem, parameters: Parameters) -> _Reported:
+    along_mean = _along_mean_log_k(problem.models)
+    mean = sum(float(along @ own) for along, own in zip(along_mean, parameters.local, strict=True))
+    law = problem.basis.law(parameters.shared)
+    law = replace(law, log_j0=law.log_j0 + mean * np.eye(len(law.log_j0))[0])
+    mu = law.chemical_potential(COMPOSITION)
+    return _Reported(
+        law=law,
+        mu_kT=mu - mu.mean(),
+        log_j0=np.log(law.exchange_current(COMPOSITION)),
+        log_k=[
+            model.log_k_modes @ model.split(own)[0] - mean
+            for model, own in zip(problem.models, parameters.local, strict=True)
+        ],
+    )
+
+
+def _with_cells(posterior: Float, moved: Float) -> Float:
+    """Standard deviation of the posterior and of cells: what the last step has moved is known no better than to within
+    as much, an even distribution (JCGM 100:2008, 4.3.7). Films made by other solvers hold cells of their own."""
+    return np.asarray(np.hypot(posterior, moved / np.sqrt(3)))
 
 
 def _rms(values: Float) -> float:

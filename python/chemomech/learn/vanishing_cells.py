@@ -36,12 +36,14 @@ class LastStep:
     Attributes
     ----------
     problem : on smaller cells, or as it was where reactions cannot be followed on them.
+    before : parameters on the cells of the search.
     found : particles settled under the new laws.
     pull : what is added to the objective: the volume, and what still smaller cells would add.
     notes : what a careful reader should know.
     """
 
     problem: Problem
+    before: Parameters
     found: Minimum
     pull: Pull
     notes: list[str] = field(default_factory=list)
@@ -104,8 +106,9 @@ def on_vanishing_cells(
     except (ConvergenceError, np.linalg.LinAlgError) as error:
         log.info("%s: %s", what, error)
         note = "reactions could not be followed on smaller cells: the laws hold what cells do to them"
-        return LastStep(problem, found, volume, [note])
-    return LastStep(smaller, replace(last, reason=found.reason, iterations=found.iterations), pull, notes)
+        return LastStep(problem, found.parameters, found, volume, [note])
+    last = replace(last, reason=found.reason, iterations=found.iterations)
+    return LastStep(smaller, found.parameters, last, pull, notes)
 
 
 def left_by_cells(found: Minimum, there: Minimum, ratios: Sequence[float]) -> tuple[Float, list[int]]:
