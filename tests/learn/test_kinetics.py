@@ -8,7 +8,7 @@ from scipy import linalg
 
 from chemomech.errors import ConvergenceError, InputError
 from chemomech.io.video import read_video
-from chemomech.learn import kinetics_search, vanishing_cells
+from chemomech.learn import kinetics_search, reaction_model, vanishing_cells
 from chemomech.learn.arrow import (
     CONVERGED,
     Arrow,
@@ -37,6 +37,7 @@ from chemomech.learn.vanishing_cells import LastStep, left_by_cells
 from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
 from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
+from chemomech.phasefield.reaction import react
 from chemomech.tasks import Unfinished
 from videos import BINODAL, LAW, write_video
 
@@ -362,6 +363,26 @@ def test_adjoint_gradients_are_those_of_the_sensitivities(problem):
         for name in ("gradient_g", "gradient_l"):
             expected = getattr(one, name)
             assert np.linalg.norm(getattr(other, name) - expected) < 5e-3 * np.linalg.norm(expected)
+
+
+def test_a_step_that_is_tried_and_taken_is_followed_once(problem, monkeypatch):
+    """And its derivatives are what a problem that keeps nothing says, to the bit."""
+    start = starting_parameters(problem)
+    own = Parameters(start.shared, start.local[1:])
+    forgetful = replace(problem.alone(1), last=None)
+    expected, systems = forgetful.system(own)
+    gradients = forgetful.turned(own, systems)[1]
+
+    times, films = [], len(problem.models[1].films)
+    monkeypatch.setattr(reaction_model, "react", lambda *given, **options: times.append(0) or react(*given, **options))
+    alone = problem.alone(1)
+    assert alone.objective(own) == pytest.approx(expected, rel=1e-12)
+    (system,), (turned,) = alone.system(own)[1], alone.turned(own, systems)[1]
+    assert len(times) == films
+    np.testing.assert_array_equal(system.gram_ll, systems[0].gram_ll)
+    np.testing.assert_array_equal(turned.gradient_l, gradients[0].gradient_l)
+    alone.objective(Parameters(own.shared, (own.local[0] + 0.01,)))
+    assert len(times) == 2 * films
 
 
 def test_volume_gradients_are_those_of_differences(problem):

@@ -116,16 +116,19 @@ def marginal_mode(
     before = np.inf
     for number in range(1, _MOST_ROUNDS + 1):
         round_of = f"{what}, round {number}" if what else ""
-        # Half of the distance that is allowed, as a decrease along what the volume bends most.
+        # Half of the distance that is allowed, as a decrease along what the volume bends most. Far from settled laws
+        # half of what the last round has left will do: slopes change by more.
+        allowed = max(settled, min(before, _LONGEST) / 2)
         stiffest = float(linalg.eigvalsh(volume.bend, found.schur)[-1])
-        least = (settled / 2) ** 2 / 2 / (1 + stiffest)
+        least = (allowed / 2) ** 2 / 2 / (1 + stiffest)
         found = minimise_profile(problem, found, volume, least=least, what=round_of, unfinished=unfinished)
         slopes = slopes_at(found, f"round {number}")
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         if resized:
             problem, found = resized(problem, found)
         left = _distance(found, slope)
-        if left < settled or left >= before or number == _MOST_ROUNDS:  # as matrices of other places say
+        nearer = left < before
+        if left < settled or not nearer or number == _MOST_ROUNDS:  # as matrices of other places say
             try:
                 found = evaluated(problem, found)
                 left = _distance(found, slope)
@@ -141,7 +144,7 @@ def marginal_mode(
             volume = Pull(centre, slopes, bend)
         if left < settled:
             return problem, found, volume
-        if left >= before:  # films that jump between branches move the slopes by more
+        if not nearer:  # films that jump between branches move the slopes by more
             break
         before = left
     return problem, replace(found, reason=UNSETTLED), volume

@@ -82,6 +82,11 @@ class ParticleKinetics:
         return np.concatenate([np.ravel(self.model[half.name] - half.li_fraction) for half in halves])
 
     @property
+    def rmse(self) -> float:
+        """Of these."""
+        return _rms(self.errors)
+
+    @property
     def external_correlation(self) -> float | None:
         """Correlation of k with the external map of the particle; None without one."""
         if self.particle.external is None:
@@ -215,9 +220,9 @@ def _result(
         for (name, each), log_k in zip(particles.items(), before.log_k, strict=True)
     }
     strange = [
-        f"{name}: the model misses its frames by {_rms(each.errors):.3f} RMS, the noise {video.noise}"
+        f"{name}: the model misses its frames by {each.rmse:.3f} RMS, the noise {video.noise}"
         for name, each in particles.items()
-        if _rms(each.errors) > _STRANGE_MISFIT * video.noise
+        if each.rmse > _STRANGE_MISFIT * video.noise
     ]
     mu_design, log_j0_design = basis.mu_design(COMPOSITION), basis.log_j0_design(COMPOSITION)
     mu_deviation = widening * deviation(found, mu_design, [np.zeros_like(along) for along in along_mean])

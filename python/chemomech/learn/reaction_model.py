@@ -361,6 +361,8 @@ class Problem:
     used : for each particle, which of its films are data.
     tasks : who evaluates the films; sums are taken in their order, so that it makes no difference.
     tolerance : error of the composition that a time step may make, as of `react`.
+    last : by (index, film) the last parameters and their reaction, ready for the derivatives that are asked for when a
+        step is accepted; None where they are not kept.
     """
 
     models: Sequence[ParticleModel]
@@ -372,6 +374,7 @@ class Problem:
     used: Sequence[Sequence[bool]]
     tasks: TasksOn = in_threads
     tolerance: float = TOLERANCE
+    last: dict[tuple[int, int], tuple[Parameters, Trajectory]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: there nobody else evaluates films for it."""
@@ -392,7 +395,7 @@ class Problem:
 
     def alone(self, index: int) -> Self:
         """The share of one particle, evaluated in one thread."""
-        return replace(self, models=[self.models[index]], used=[self.used[index]], tasks=in_turn)
+        return replace(self, models=[self.models[index]], used=[self.used[index]], tasks=in_turn, last={})
 
     def cost(self, index: int) -> float:
         """Relative time of an evaluation of one particle."""
@@ -603,11 +606,14 @@ class Problem:
         return self._along_parameters(at, c0, (mu, log_j0, log_k, initial, rate))
 
     def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
+        kept = (self.last or {}).get((index, film))
+        if kept and kept[0] is parameters:
+            return kept[1]
         model = self.models[index]
         parts = model.split(parameters.local[index])
         half = model.films[film]
         longest = min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1))
-        return react(
+        reaction = react(
             model.mesh,
             self.basis.law(parameters.shared),
             model.log_k_modes @ parts[0],
@@ -619,8 +625,11 @@ class Problem:
             coherency=model.coherency,
             tolerance=self.tolerance,
             most_steps=int(longest * np.sqrt(_STEPS_TOLERANCE / self.tolerance)),
-            derivatives=derivatives,
+            derivatives=derivatives or self.last is not None,
         )
+        if self.last is not None:
+            self.last[index, film] = parameters, reaction
+        return reaction
 
 
 def _add_film(arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:

@@ -301,7 +301,7 @@ def _row(name: str, each: ParticleKinetics) -> list[str]:
         shortened(name, 30),
         str(len(each.log_k)),
         str(len(halves)),
-        f"{np.sqrt(np.mean(each.errors**2)):.4f}",
+        f"{each.rmse:.4f}",
         tables.signed(float(each.log_k.mean()), 2),
         f"{each.log_k.std():.2f}",
         f"{np.sqrt(np.mean(each.log_k_deviation**2)):.2f}",
