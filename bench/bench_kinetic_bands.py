@@ -20,7 +20,7 @@ from numpy.polynomial import legendre
 
 from chemomech.io.video import read_video
 from chemomech.learn.kinetics import COMPOSITION, learn_kinetics
-from chemomech.learn.reaction_model import common_tangent
+from chemomech.learn.law_basis import common_tangent
 from chemomech.phasefield.reaction import ReactionLaw
 from chemomech.phasefield.reaction_theory import coupled_ion_electron_transfer
 from harness import finish

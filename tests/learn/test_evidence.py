@@ -13,9 +13,10 @@ from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimis
 from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, volume_slopes
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
+from chemomech.learn.law_basis import law_basis
 from chemomech.learn.profile import moved
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import Problem, build_models, law_basis
+from chemomech.learn.reaction_model import Problem, build_models
 from chemomech.tasks import Unfinished, in_threads, in_turn
 from videos import BINODAL, write_video
 

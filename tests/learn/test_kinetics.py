@@ -23,12 +23,12 @@ from chemomech.learn.arrow import (
 )
 from chemomech.learn.kinetics import NORMAL_99, KineticsSettings, _reported, _result, learn_kinetics
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
+from chemomech.learn.law_basis import law_basis
 from chemomech.learn.profile import Pull
 from chemomech.learn.random_field import covariance_spectra, field_modes, most_likely_field
 from chemomech.learn.reaction_model import (
     Problem,
     build_models,
-    law_basis,
     smoothest_rate,
     starting_parameters,
     with_modes_of,

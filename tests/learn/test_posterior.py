@@ -5,8 +5,9 @@ import pytest
 
 from chemomech.io.video import read_video
 from chemomech.learn.arrow import minimise
+from chemomech.learn.law_basis import law_basis
 from chemomech.learn.posterior import Whitened, sample_posterior
-from chemomech.learn.reaction_model import Problem, build_models, law_basis, starting_parameters
+from chemomech.learn.reaction_model import Problem, build_models, starting_parameters
 from videos import write_video
 
 

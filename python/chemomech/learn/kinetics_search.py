@@ -29,16 +29,15 @@ from chemomech.learn.evidence import (
     most_likely_length,
     most_likely_sizes,
 )
+from chemomech.learn.law_basis import LawBasis, law_basis
 from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, settle, together
 from chemomech.learn.reaction_model import (
     START_LENGTH_PX,
-    LawBasis,
     ParticleModel,
     Problem,
     build_models,
     first_guesses,
     joined,
-    law_basis,
     starting_parameters,
     with_modes_of,
 )

@@ -1,11 +1,10 @@
 """Videos of reacting particles as a least-squares problem: what is unknown, what is expected of it, what it predicts.
 
-Global parameters are those of the laws: mu_h = ln(c / (1 - c)) + Legendre series, held to the binodal where one is
-given, and ln j0 = Legendre series, neither regularised. Of each particle: ln k = an offset and the modes of a Gaussian
-field (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a
-noisy first frame is no initial condition: logit c0 is a Gaussian field z, and the first frame is data like the others.
-The mean rate is unknown as well, constant where the frames do not contradict that: an error of half a percent, which is
-what the means of the frames leave open, carries the reaction elsewhere.
+Global parameters are those of the laws (`law_basis`), not regularised. Of each particle: ln k = an offset and the modes
+of a Gaussian field (coefficients Z). Of each half-cycle: its initial field. The reaction is unstable, so a noisy first
+frame is no initial condition: logit c0 is a Gaussian field z, and the first frame is data like the others. The mean
+rate is unknown as well, constant where the frames do not contradict that: an error of half a percent, which is what the
+means of the frames leave open, carries the reaction elsewhere.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +14,6 @@ from functools import lru_cache, partial
 from typing import Any, Self
 
 import numpy as np
-from numpy.polynomial import legendre
 from scipy import linalg, stats
 from scipy.special import expit, logit
 
@@ -23,6 +21,7 @@ from chemomech._core import Trajectory
 from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Parameters, marginal
+from chemomech.learn.law_basis import LawBasis
 from chemomech.learn.random_field import Spectra, covariance_spectra, field_modes, most_likely_field, smoothed
 from chemomech.observe.video import FilmedParticle, HalfCycle, ReactionVideo
 from chemomech.phasefield.planar_coherency import coherency_modes
@@ -31,15 +30,12 @@ from chemomech.phasefield.reaction import (
     CellMesh,
     HeldEdge,
     MeanRate,
-    ReactionLaw,
     cell_mesh,
     cells_along_a_pixel,
     react,
 )
 from chemomech.tasks import Result, TasksOn, in_threads, in_turn
 
-#: Highest Legendre orders of mu_h and ln j0.
-MU_ORDER, LOG_J0_ORDER = 5, 4
 #: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out
 #: moves frames by more than their noise.
 START_LENGTH_PX = 2.0
@@ -75,8 +71,6 @@ _MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 3000, 400, 3e-5
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
 _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
-#: Regular-solution parameter to start from where no binodal is given, kT.
-_START_OMEGA = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,70 +155,6 @@ class ParticleModel:
         """Places of the parameters of one film's initial field, without its offset."""
         begin = sum(self.sizes[: 1 + film])
         return begin + np.arange(1, self.films[film].initial_modes.shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class LawBasis:
-    """The laws as affine functions of the global parameters: mu = start + mu_modes @ first ones, ln j0 the rest.
-
-    Attributes
-    ----------
-    mu_start : (N + 1,), mu_modes : (N + 1, a).
-    n_log_j0 : number of Legendre coefficients of ln j0.
-    """
-
-    mu_start: Float
-    mu_modes: Float
-    n_log_j0: int
-    alpha: float
-
-    @property
-    def size(self) -> int:
-        """Number of global parameters."""
-        return int(self.mu_modes.shape[1]) + self.n_log_j0
-
-    def law(self, shared: Float) -> ReactionLaw:
-        """The laws of global parameters (size,)."""
-        n = self.mu_modes.shape[1]
-        return ReactionLaw(self.mu_start + self.mu_modes @ shared[:n], shared[n:].copy(), self.alpha)
-
-    def mu_design(self, c: Float) -> Float:
-        """Derivative (len(c), size) of mu_h(c) less its mean over c, which no frame depends on."""
-        values = legendre.legvander(2 * c - 1, len(self.mu_start) - 1) @ self.mu_modes
-        return np.hstack([values - values.mean(axis=0), np.zeros((len(c), self.n_log_j0))])
-
-    def log_j0_design(self, c: Float) -> Float:
-        """Derivative (len(c), size) of ln j0(c)."""
-        values = legendre.legvander(2 * c - 1, self.n_log_j0 - 1)
-        return np.hstack([np.zeros((len(c), self.mu_modes.shape[1])), values])
-
-
-def law_basis(binodal: float | None, alpha: float) -> LawBasis:
-    """Legendre series of mu_h and ln j0.
-
-    mu_h is held to the binodal where one is given (`common_tangent`).
-    """
-    if binodal is not None:
-        start, modes = common_tangent(binodal, MU_ORDER)
-    else:
-        start, modes = np.zeros(MU_ORDER + 1), np.eye(MU_ORDER + 1)[:, 1:]  # L_0 only shifts the potential
-        start[1] = -_START_OMEGA
-    return LawBasis(start, modes, LOG_J0_ORDER + 1, alpha)
-
-
-def common_tangent(binodal: float, order: int) -> tuple[Float, Float]:
-    """Legendre coefficients of mu_h that have a binodal d: start (order + 1,) + modes (order + 1, order - 2) @ any.
-
-    mu_h(d) = mu_h(1 - d) = mean of mu_h between them: two linear conditions, met by the regular solution to start from.
-    """
-    start = np.zeros(order + 1)
-    start[1] = -np.log(1 / binodal - 1) / (1 - 2 * binodal)
-    span = np.array([2 * binodal - 1, 1 - 2 * binodal])
-    ends = legendre.legvander(span, order)
-    area = [np.diff(legendre.legval(span, legendre.legint(row)))[0] / (span[1] - span[0]) for row in np.eye(order + 1)]
-    conditions = np.array([ends[0] - ends[1], area - ends[0]])[:, 1:]
-    free = np.eye(order + 1)[:, 1:]  # L_0 only shifts the potential
-    return start, free @ linalg.null_space(conditions)
 
 
 def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, MeanRate, Float]:

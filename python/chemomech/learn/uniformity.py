@@ -29,8 +29,9 @@ from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
+from chemomech.learn.law_basis import LawBasis, law_basis
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import LawBasis, ParticleModel, build_models, law_basis
+from chemomech.learn.reaction_model import ParticleModel, build_models
 from chemomech.observe.video import ReactionVideo
 from chemomech.phasefield.reaction import CellMesh, ReactionLaw, cell_mesh, react
 from chemomech.phasefield.reaction_theory import uniformity
