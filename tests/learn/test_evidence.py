@@ -208,18 +208,15 @@ def test_slopes_at_a_cliff_are_those_of_the_problem():
     np.testing.assert_allclose(slopes[:, 0], [told[0], told[1], own[0]], rtol=1e-12)
 
 
-def test_rounds_see_what_a_search_has_left(monkeypatch, caplog):
-    """A search that stops before it has moved leaves the laws unsettled, however well the volume's model foresees; a
-    round that has come no nearer is the last."""
+def test_rounds_see_what_a_search_has_left(monkeypatch):
+    """A search that stops before it has moved leaves the laws unsettled, however well the volume's model foresees."""
     random = np.random.default_rng(0)
     problem = HiddenAmplitude([0.5 * random.standard_normal(n) for n in (150, 250)], 0.3)
     start = Parameters(np.array([-1.5]), tuple(np.zeros(len(y)) for y in problem.groups))
     held = minimise(problem, start, free=np.array([False]))
 
     monkeypatch.setattr(evidence, "minimise_profile", lambda problem, found, volume, **_: found)
-    caplog.set_level("INFO", logger="chemomech")
-    assert marginal_mode(problem, held, what="laws")[1].reason == evidence.UNSETTLED
-    assert caplog.text.count("laws off by") == 2
+    assert marginal_mode(problem, held)[1].reason == evidence.UNSETTLED
 
 
 class Interrupted(HiddenAmplitude):

@@ -369,7 +369,7 @@ def test_a_step_that_is_tried_and_taken_is_followed_once(problem, monkeypatch):
     """And its derivatives are what a problem that keeps nothing says, to the bit."""
     start = starting_parameters(problem)
     own = Parameters(start.shared, start.local[1:])
-    forgetful = replace(problem.alone(1), last=None)
+    forgetful = replace(problem.alone(1), reactions=None)
     expected, systems = forgetful.system(own)
     gradients = forgetful.turned(own, systems)[1]
 
@@ -381,8 +381,10 @@ def test_a_step_that_is_tried_and_taken_is_followed_once(problem, monkeypatch):
     assert len(times) == films
     np.testing.assert_array_equal(system.gram_ll, systems[0].gram_ll)
     np.testing.assert_array_equal(turned.gradient_l, gradients[0].gradient_l)
-    alone.objective(Parameters(own.shared, (own.local[0] + 0.01,)))
-    assert len(times) == 2 * films
+    refused = Parameters(own.shared, (own.local[0] + 0.01,))
+    assert alone.objective(refused) == forgetful.objective(refused)
+    assert alone.objective(Parameters(own.shared, own.local)) == forgetful.objective(own)
+    assert len(times) == 5 * films
 
 
 def test_volume_gradients_are_those_of_differences(problem):
@@ -554,6 +556,6 @@ def test_laws_stay_where_smaller_cells_cannot_be_followed(problem, monkeypatch):
     _, arrows = problem.system(start)
     found = Minimum(start, 1.0, CONVERGED, 0, arrows, marginal(arrows))
     volume = Pull(start.shared, np.zeros((2, problem.n_shared)), found.schur)
-    last = vanishing_cells.on_vanishing_cells(problem, problem, problem, found, volume)
+    last = vanishing_cells.on_vanishing_cells(problem, problem, found, volume)
     assert (last.problem, last.found, last.pull) == (problem, found, volume)
     assert "smaller cells" in last.notes[0]

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 UNSETTLED = "the laws had not settled"
 UNKNOWN = "derivatives at the last place cannot be had"
-#: Distance of the shared parameters, in standard deviations, that asks for no other round, and how many there may be.
-SETTLED, _MOST_ROUNDS = 0.5, 6
-#: How far, in standard deviations, the first model of the volume may carry the shared parameters.
-_LONGEST = 8.0
+#: Distance of the shared parameters, in standard deviations of what one particle says, that asks for no other round (a
+#: Gauss-Newton step without a bend leaves a sixth of it), and how many rounds there may be.
+_SETTLED, _MOST_ROUNDS = 1.0, 6
+#: How far, in the same measure, the first model of the volume may carry the shared parameters.
+_LONGEST = 4.0
 #: Longest slope of a particle's volume, in standard deviations of what a particle says, that is believed of a cheaper
 #: problem: on cells on which it has not been followed before a reaction can stand at a cliff.
 _CREDIBLE = 20.0
@@ -67,7 +68,6 @@ def marginal_mode(
     cheaper: Callable[[P], Integrable] | None = None,
     resized: Callable[[P, Minimum], tuple[P, Minimum]] | None = None,
     foreseen: Pull | None = None,
-    settled: float = SETTLED,
     what: str = "",
     unfinished: Unfinished | None = None,
 ) -> tuple[P, Minimum, Pull]:
@@ -86,14 +86,13 @@ def marginal_mode(
     resized : the problem with the priors that a minimum makes most likely, and the minimum under these; called before
         and after each search.
     foreseen : what the volume is expected to be.
-    settled : distance of the shared parameters, in standard deviations, that asks for no other round.
     what, unfinished : as of `minimise`; rounds are kept under names of their own, if `what` is given.
 
     Returns
     -------
     problem : with its last priors.
     found : the last minimum, its systems those of the problem alone; its reason is UNSETTLED where the rounds ended
-        before the slopes had settled, or came no nearer to that.
+        before the slopes had settled.
     volume : the model of the volume there; where a foreseen one has ended the search at once its bend is that foreseen.
 
     Raises
@@ -113,55 +112,49 @@ def marginal_mode(
         volume = _first_model(found, foreseen.slopes + change, foreseen.bend)
     else:
         volume = _first_model(found, slopes_at(found, "start"), _FIRST_BEND * found.schur)
-    before = np.inf
     for number in range(1, _MOST_ROUNDS + 1):
         round_of = f"{what}, round {number}" if what else ""
-        # Half of the distance that is allowed, as a decrease along what the volume bends most. Far from settled laws
-        # half of what the last round has left will do: slopes change by more.
-        allowed = max(settled, min(before, _LONGEST) / 2)
+        # Half of the distance that is allowed, as a decrease along what the volume bends most.
         stiffest = float(linalg.eigvalsh(volume.bend, found.schur)[-1])
-        least = (allowed / 2) ** 2 / 2 / (1 + stiffest)
+        least = len(found.arrows) * (_SETTLED / 2) ** 2 / 2 / (1 + stiffest)
         found = minimise_profile(problem, found, volume, least=least, what=round_of, unfinished=unfinished)
         slopes = slopes_at(found, f"round {number}")
         centre, slope = found.parameters.shared, slopes.sum(axis=0)
         if resized:
             problem, found = resized(problem, found)
-        left = _distance(found, slope)
-        nearer = left < before
-        if left < settled or not nearer or number == _MOST_ROUNDS:  # as matrices of other places say
+        left = distance(found, slope + reduced_gradient(found.arrows))
+        if left < _SETTLED or number == _MOST_ROUNDS:  # as matrices of other places say
             try:
                 found = evaluated(problem, found)
-                left = _distance(found, slope)
+                left = distance(found, slope + reduced_gradient(found.arrows))
             except ConvergenceError as error:
                 log.info("%s: %s", round_of, error)
                 found = replace(found, reason=UNKNOWN)
         if what:
-            log.info("%s: laws off by about %.2g standard deviations", round_of, left)
+            log.info("%s: laws off by about %.2g standard deviations of a particle", round_of, left)
         if number == 1 and foreseen:  # slopes of other particles: what these lack is no bend
             volume = _first_model(found, slopes, foreseen.bend)
         else:
             bend = _updated(volume.bend, centre - volume.centre, slope - volume.slopes.sum(axis=0))
             volume = Pull(centre, slopes, bend)
-        if left < settled:
+        if left < _SETTLED:
             return problem, found, volume
-        if not nearer:  # films that jump between branches move the slopes by more
-            break
-        before = left
     return problem, replace(found, reason=UNSETTLED), volume
 
 
 def _first_model(found: Minimum, slopes: Float, bend: Float) -> Pull:
     """Of the volume, bent more where it would carry the shared parameters too far."""
-    slope = slopes.sum(axis=0)
-    far = float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos")))
-    return Pull(found.parameters.shared, slopes, bend + max(far / _LONGEST - 1 - _FIRST_BEND, 0) * found.schur)
+    more = max(distance(found, slopes.sum(axis=0)) / _LONGEST - 1 - _FIRST_BEND, 0)
+    return Pull(found.parameters.shared, slopes, bend + more * found.schur)
 
 
-def _distance(found: Minimum, slope: Float) -> float:
-    """To the minimum of objective and volume, in standard deviations: what a search has left undone, and what a model
-    of the volume did not foresee; `slope` is that of the volume there."""
-    wrong = slope + reduced_gradient(found.arrows)
-    return float(np.sqrt(wrong @ linalg.solve(found.schur, wrong, assume_a="pos")))
+def distance(found: Minimum, slope: Float) -> float:
+    """Length of the Gauss-Newton step that a slope (n,) of the shared parameters asks for.
+
+    In standard deviations of what one particle says: how far the step can be trusted does not depend on how many say
+    where to go.
+    """
+    return float(np.sqrt(slope @ linalg.solve(found.schur, slope, assume_a="pos") / len(found.arrows)))
 
 
 def credible_slopes(

@@ -66,7 +66,7 @@ class ParticleKinetics:
     Attributes
     ----------
     log_k : (n_pixels,) ln of the local rate constant; its mean over the area of all particles is zero.
-    log_k_deviation : (n_pixels,) its posterior standard deviation, widened like the bands.
+    log_k_deviation : (n_pixels,) its standard deviation, posterior and widened like the bands.
     model : by half-cycle, the frames (n_t, n_pixels) of the learned model.
     """
 
@@ -83,7 +83,7 @@ class ParticleKinetics:
 
     @property
     def rmse(self) -> float:
-        """Of these."""
+        """Root mean square of `errors`."""
         return _rms(self.errors)
 
     @property
@@ -152,8 +152,8 @@ def learn_kinetics(
     """Learn mu_h(c), j0(c) and ln k(x, y) from videos.
 
     The bands are those of the linearised posterior: the inverse Gauss-Newton matrix, the unknowns of the particles
-    integrated out, widened by the misfit where that is larger than the noise, and by what the last step has changed,
-    the worth of cells.
+    integrated out, widened by the misfit where that is larger than the noise, and by what the last step has changed:
+    the worth of cells, and what the search had left.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def _result(
 ) -> KineticsResult:
     problem, found = last.problem, last.found
     basis, models = problem.basis, problem.models
-    now, before = _reported(problem, found.parameters), _reported(problem, last.before)
+    now, before = _reported(problem, found.parameters), _reported(problem, last.searched)
     along_mean = _along_mean_log_k(models)
     particles = {
         model.particle.name: ParticleKinetics(
@@ -270,7 +270,9 @@ def _reported(problem: Problem, parameters: Parameters) -> _Reported:
     along_mean = _along_mean_log_k(problem.models)
     mean = sum(float(along @ own) for along, own in zip(along_mean, parameters.local, strict=True))
     law = problem.basis.law(parameters.shared)
-    law = replace(law, log_j0=law.log_j0 + mean * np.eye(len(law.log_j0))[0])
+    log_j0 = law.log_j0.copy()
+    log_j0[0] += mean
+    law = replace(law, log_j0=log_j0)
     mu = law.chemical_potential(COMPOSITION)
     return _Reported(
         law=law,
@@ -284,8 +286,11 @@ def _reported(problem: Problem, parameters: Parameters) -> _Reported:
 
 
 def _with_cells(posterior: Float, moved: Float) -> Float:
-    """Standard deviation of the posterior and of cells: what the last step has moved is known no better than to within
-    as much, an even distribution (JCGM 100:2008, 4.3.7). Films made by other solvers hold cells of their own."""
+    """Standard deviation of the posterior and of cells.
+
+    What the last step has moved is known no better than to within as much, an even distribution (JCGM 100:2008, 4.3.7),
+    of the shape of the step: where that is zero nothing is added. Films made by other solvers hold cells of their own.
+    """
     return np.asarray(np.hypot(posterior, moved / np.sqrt(3)))
 
 

@@ -24,7 +24,6 @@ from chemomech.learn.arrow import (
     minimise,
 )
 from chemomech.learn.evidence import (
-    SETTLED,
     marginal_mode,
     most_likely_length,
     most_likely_sizes,
@@ -51,12 +50,10 @@ log = logging.getLogger(__name__)
 _COARSE_CELL, _ROUGH_TOLERANCE = 1.25, 1e-4
 #: Largest cells on which slopes of the volume are taken, which need them less than the misfit does.
 _VOLUME_CELL = 0.8
-#: Those of the last step, and those of its slopes of the volume, which still smaller ones hardly change.
-_LAST_CELL, _LAST_VOLUME_CELL = 0.4, 0.5
+#: Those of the last step.
+_LAST_CELL = 0.4
 #: So many particles say the laws well enough to start from, where there are more than twice as many.
 _FEW = 4
-#: Where the rounds of these few may end, as of `marginal_mode`.
-_FEW_SETTLED = 3.0
 #: By how much for each particle the laws may promise to lower half the objective where the rounds of `marginal_mode`
 #: begin: far from the films slopes of the volume say nothing. But the minimum without the volume is far away as well:
 #: from 80 above it the laws of four particles of 496 pixels go further astray on the way there.
@@ -113,8 +110,6 @@ class KineticsSearch:
         found: Minimum,
         foreseen: Pull | None,
         rho: float | None,
-        *,
-        settled: float = SETTLED,
     ) -> tuple[Problem, Minimum, Pull]:
         """As `marginal_mode`: on cells fine enough, from what was found on coarse ones.
 
@@ -137,21 +132,19 @@ class KineticsSearch:
         nothing = Pull(found.parameters.shared, np.zeros((n_particles, n_shared)), np.zeros((n_shared, n_shared)))
         what, near = f"{self.prefix}laws and all else", _NEAR * n_particles
         found = minimise_profile(fine, found, nothing, least=near, what=what, unfinished=self.unfinished)
-        return self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen, settled)
+        return self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen)
 
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
         """As `laws`, from there."""
         problem, found = problem.with_priors(found, rho=rho, initial_size=problem.initial_size)
-        return self._rounds(problem, found, "laws, priors chosen", None, None, SETTLED)
+        return self._rounds(problem, found, "laws, priors chosen", None, None)
 
     def on_vanishing_cells(self, problem: Problem, found: Minimum, volume: Pull) -> LastStep:
         """As the function of that name, from the end of `laws`."""
         length = problem.models[0].log_k_length_px
-        smaller, volumes = (
-            replace(problem, models=build_models(self.video, log_k_length_px=length, largest_cell=cell))
-            for cell in (_LAST_CELL, _LAST_VOLUME_CELL)
-        )
-        return on_vanishing_cells(problem, smaller, volumes, found, volume, unfinished=self.unfinished)
+        models = build_models(self.video, log_k_length_px=length, largest_cell=_LAST_CELL)
+        smaller = replace(problem, models=models)
+        return on_vanishing_cells(problem, smaller, found, volume, unfinished=self.unfinished)
 
     def _rounds(
         self,
@@ -160,7 +153,6 @@ class KineticsSearch:
         what: str,
         resized: Callable[[Problem, Minimum], tuple[Problem, Minimum]] | None,
         foreseen: Pull | None,
-        settled: float,
     ) -> tuple[Problem, Minimum, Pull]:
         """`marginal_mode` with slopes of the volume on cells of their own."""
         length = problem.models[0].log_k_length_px
@@ -171,7 +163,6 @@ class KineticsSearch:
             cheaper=lambda problem: replace(problem, models=models),
             resized=resized,
             foreseen=foreseen,
-            settled=settled,
             what=f"{self.prefix}{what}",
             unfinished=self.unfinished,
         )
@@ -211,7 +202,7 @@ class KineticsSearch:
     def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Pull]:
         """Whole films on coarse cells under laws, length and sizes that a few particles say when their laws settle."""
         search = replace(self, video=few, prefix="a few particles, ")
-        known, found, volume = search.laws(*search.beginning(), None, settled=_FEW_SETTLED)
+        known, found, volume = search.laws(*search.beginning(), None)
         laws, length = found.parameters.shared, known.models[0].log_k_length_px
 
         def rough(*, pieces: bool) -> Problem:

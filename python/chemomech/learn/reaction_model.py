@@ -291,8 +291,9 @@ class Problem:
     used : for each particle, which of its films are data.
     tasks : who evaluates the films; sums are taken in their order, so that it makes no difference.
     tolerance : error of the composition that a time step may make, as of `react`.
-    last : by (index, film) the last parameters and their reaction, ready for the derivatives that are asked for when a
-        step is accepted; None where they are not kept.
+    reactions : by (index, film) the last parameters and their reaction, ready for the derivatives that are asked for
+        when a step is accepted; None where they are not kept. With laws of another basis or another tolerance, or for
+        another thread, they must be kept anew.
     """
 
     models: Sequence[ParticleModel]
@@ -304,11 +305,11 @@ class Problem:
     used: Sequence[Sequence[bool]]
     tasks: TasksOn = in_threads
     tolerance: float = TOLERANCE
-    last: dict[tuple[int, int], tuple[Parameters, Trajectory]] | None = None
+    reactions: dict[tuple[int, int], tuple[Parameters, Trajectory]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: there nobody else evaluates films for it."""
-        return self.__dict__ | {"tasks": in_turn}
+        return self.__dict__ | {"tasks": in_turn, "reactions": None}
 
     @property
     def n_shared(self) -> int:
@@ -325,7 +326,7 @@ class Problem:
 
     def alone(self, index: int) -> Self:
         """The share of one particle, evaluated in one thread."""
-        return replace(self, models=[self.models[index]], used=[self.used[index]], tasks=in_turn, last={})
+        return replace(self, models=[self.models[index]], used=[self.used[index]], tasks=in_turn, reactions={})
 
     def cost(self, index: int) -> float:
         """Relative time of an evaluation of one particle."""
@@ -536,14 +537,21 @@ class Problem:
         return self._along_parameters(at, c0, (mu, log_j0, log_k, initial, rate))
 
     def _react(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
-        kept = (self.last or {}).get((index, film))
-        if kept and kept[0] is parameters:
-            return kept[1]
+        if self.reactions is None:
+            return self._follow(index, film, parameters, derivatives=derivatives)
+        of, reaction = self.reactions.pop((index, film), (None, None))
+        if reaction is None or of is not parameters:
+            reaction = None  # the next one needs its memory
+            reaction = self._follow(index, film, parameters, derivatives=True)
+        self.reactions[index, film] = parameters, reaction
+        return reaction
+
+    def _follow(self, index: int, film: int, parameters: Parameters, *, derivatives: bool) -> Trajectory:
         model = self.models[index]
         parts = model.split(parameters.local[index])
         half = model.films[film]
         longest = min(_MOST_STEPS, _MOST_STEPS_A_FRAME * (len(half.half_cycle.time_h) - 1))
-        reaction = react(
+        return react(
             model.mesh,
             self.basis.law(parameters.shared),
             model.log_k_modes @ parts[0],
@@ -555,11 +563,8 @@ class Problem:
             coherency=model.coherency,
             tolerance=self.tolerance,
             most_steps=int(longest * np.sqrt(_STEPS_TOLERANCE / self.tolerance)),
-            derivatives=derivatives or self.last is not None,
+            derivatives=derivatives,
         )
-        if self.last is not None:
-            self.last[index, film] = parameters, reaction
-        return reaction
 
 
 def _add_film(arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:

@@ -15,7 +15,7 @@ from scipy import linalg
 from chemomech.arrays import Float
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, reduced_gradient
-from chemomech.learn.evidence import credible_slopes
+from chemomech.learn.evidence import credible_slopes, distance
 from chemomech.learn.profile import Pull, evaluated, moved, settle, together
 from chemomech.learn.reaction_model import Problem
 from chemomech.tasks import Unfinished
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 #: Expected decrease below which a particle has settled.
 _SETTLED = 0.03
-#: Farthest that smaller cells may move the laws, in standard deviations: all of them, or one particle if all were like
-#: it.
-_FARTHEST = 5.0
+#: Farthest that the laws may move, in standard deviations of what one particle says, and that a single particle may
+#: move its own.
+_FARTHEST, _ELSEWHERE = 2.5, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,14 @@ class LastStep:
     Attributes
     ----------
     problem : on smaller cells, or as it was where reactions cannot be followed on them.
-    before : parameters on the cells of the search.
+    searched : parameters at the end of the search, on its cells.
     found : particles settled under the new laws.
     pull : what is added to the objective: the volume, and what still smaller cells would add.
     notes : what a careful reader should know.
     """
 
     problem: Problem
-    before: Parameters
+    searched: Parameters
     found: Minimum
     pull: Pull
     notes: list[str] = field(default_factory=list)
@@ -52,7 +52,6 @@ class LastStep:
 def on_vanishing_cells(
     problem: Problem,
     smaller: Problem,
-    volumes: Problem,
     found: Minimum,
     volume: Pull,
     *,
@@ -61,12 +60,12 @@ def on_vanishing_cells(
 ) -> LastStep:
     """One Gauss-Newton step of the laws from the minimum on the cells of a problem.
 
+    Slopes of the volume are taken on the cells of the search, where they are right to a tenth of a standard deviation.
     The bend of the volume's model has no part in it: first of all it keeps the steps of a search short.
 
     Parameters
     ----------
     smaller : the problem on smaller cells.
-    volumes : on those of which slopes of the volume are taken.
     volume : that of the search.
     what, unfinished : particles and slopes are kept under names that begin so.
     """
@@ -79,7 +78,7 @@ def on_vanishing_cells(
     shared, notes = found.parameters.shared, []
     try:
         there = settled(found.parameters, found.arrows, "same laws")
-        slopes = credible_slopes(problem, volumes, found, f"{what}, slopes", unfinished)
+        slopes = credible_slopes(problem, None, found, f"{what}, slopes", unfinished)
         ratios = [
             before.mesh.cell_nm / after.mesh.cell_nm
             for before, after in zip(problem.models, smaller.models, strict=True)
@@ -91,13 +90,13 @@ def on_vanishing_cells(
         pull = Pull(shared, slopes + left, np.zeros_like(volume.bend))
         slope = reduced_gradient(pull.added_to(shared, there.arrows))
         step = -linalg.solve(there.schur, slope, assume_a="pos")
-        far = float(np.sqrt(step @ there.schur @ step))
-        log.info("%s: laws move by %.2g standard deviations", what, far)
+        far = distance(there, slope)
+        log.info("%s: laws move by %.2g standard deviations of a particle", what, far)
         if far > _FARTHEST:
             step *= _FARTHEST / far
             notes.append(
-                f"vanishing cells ask the laws to move by {far:.2g} standard deviations, and they were moved by "
-                f"{_FARTHEST:g}: the bands may be too narrow"
+                f"vanishing cells ask the laws to move by {far:.2g} standard deviations of what one particle says, and "
+                f"they were moved by {_FARTHEST:g}: the bands may be too narrow"
             )
         last = settled(moved(there, step), there.arrows, "new laws")
         if last.reason != CONVERGED:
@@ -105,7 +104,10 @@ def on_vanishing_cells(
         last = evaluated(smaller, last)  # bands under the matrices of former cells and laws are a tenth narrower
     except (ConvergenceError, np.linalg.LinAlgError) as error:
         log.info("%s: %s", what, error)
-        note = "reactions could not be followed on smaller cells: the laws hold what cells do to them"
+        note = (
+            "reactions could not be followed on smaller cells: the laws hold what cells do to them, and the bands know "
+            "nothing of it"
+        )
         return LastStep(problem, found.parameters, found, volume, [note])
     last = replace(last, reason=found.reason, iterations=found.iterations)
     return LastStep(smaller, found.parameters, last, pull, notes)
@@ -127,7 +129,7 @@ def left_by_cells(found: Minimum, there: Minimum, ratios: Sequence[float]) -> tu
     left, out = np.zeros((len(ratios), len(found.schur))), []
     for index, (before, after, ratio) in enumerate(zip(found.arrows, there.arrows, ratios, strict=True)):
         change = reduced_gradient([after]) - reduced_gradient([before])
-        if not len(left) * change @ linalg.solve(found.schur, change, assume_a="pos") < _FARTHEST**2:
+        if not len(left) * distance(found, change) < _ELSEWHERE:
             left[index] = -change
             out.append(index)
         elif ratio > 1:

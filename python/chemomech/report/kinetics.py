@@ -289,9 +289,7 @@ def particle_table(result: KineticsResult) -> Table:
         head.append("Correlation of k with external map")
         for row, each in zip(rows, result.particles.values(), strict=True):
             row.append("" if each.external_correlation is None else tables.signed(each.external_correlation, 2))
-    about = (
-        "Particles. Spread: standard deviation over the pixels; uncertainty: posterior standard deviation of a pixel."
-    )
+    about = "Particles. Spread: standard deviation over the pixels; uncertainty: standard deviation of a pixel."
     return Table(about, head, rows, 1)
 
 
