@@ -10,13 +10,19 @@ from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
 from chemomech.learn import evidence
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
-from chemomech.learn.evidence import marginal_mode, most_likely_length, most_likely_sizes, volume_slopes
+from chemomech.learn.evidence import (
+    marginal_mode,
+    most_likely_initial_length,
+    most_likely_log_k_length,
+    most_likely_sizes,
+    volume_slopes,
+)
 from chemomech.learn.kinetics import learn_kinetics
 from chemomech.learn.kinetics_validation import restart
 from chemomech.learn.law_basis import law_basis
 from chemomech.learn.profile import moved
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import Problem, build_models
+from chemomech.learn.reaction_model import KEEP, Lengths, Problem, build_models
 from chemomech.tasks import Unfinished, in_threads, in_turn
 from videos import BINODAL, write_video
 
@@ -264,37 +270,51 @@ def test_searches_from_elsewhere_end_at_the_same_place():
 
 
 class Seen:
-    """A map of ln k seen through noise, with the modes of a particle."""
+    """Fields of a particle seen through noise: `maps` are pairs of places among its parameters and modes (n, m)."""
 
     noise = 0.1
     tasks = staticmethod(in_threads)
 
-    def __init__(self, model, log_k):
-        self.models, self.log_k = [model], log_k
+    def __init__(self, model, maps, random, length):
+        self.models, self.maps = [model], maps
+        modes = field_modes(model.mesh.pixel_position_px, length, 0.999).pixels
+        shape = (len(modes), len(maps))
+        fields = 0.5 * modes @ random.standard_normal((modes.shape[1], len(maps)))
+        self.seen = fields + self.noise * random.standard_normal(shape)
 
     def prior(self, model):
         return np.ones(sum(model.sizes))
 
     def system(self, parameters):
-        model, local = self.models[0], parameters.local[0]
-        m, prior = model.sizes[0], self.prior(model)
+        local, prior = parameters.local[0], self.prior(self.models[0])
         gram, slope = np.diag(prior), prior * local
-        gram[:m, :m] += model.log_k_modes.T @ model.log_k_modes / self.noise**2
-        slope[:m] += model.log_k_modes.T @ (model.log_k_modes @ local[:m] - self.log_k) / self.noise**2
+        for (columns, modes), seen in zip(self.maps, self.seen.T, strict=True):
+            gram[np.ix_(columns, columns)] += modes.T @ modes / self.noise**2
+            slope[columns] += modes.T @ (modes @ local[columns] - seen) / self.noise**2
         return 0.0, [Arrow(np.eye(1), np.zeros((1, len(local))), gram, np.zeros(1), slope)]
 
 
+@pytest.fixture(scope="module")
+def round_particle(tmp_path_factory):
+    """The model of a particle of 180 pixels, fields correlated over one pixel."""
+    path = tmp_path_factory.mktemp("round") / "video.h5"
+    write_video(path, [(15, 15)], noise=0.04)
+    (model,) = build_models(read_video(path), Lengths(1.0, 1.0), largest_cell=1.25)
+    return model
+
+
 @pytest.mark.parametrize("length", [1.25, 2.0, 3.0])
-def test_correlation_length_of_ln_k_is_found(length, tmp_path):
-    """A map of 180 pixels tells its length to a neighbour on the grid, wherever the misfit is expanded."""
-    write_video(tmp_path / "video.h5", [(15, 15)], noise=0.04)
-    (model,) = build_models(read_video(tmp_path / "video.h5"), log_k_length_px=1.0, largest_cell=1.25)
-    random = np.random.default_rng(0)
-    modes = field_modes(model.mesh.pixel_position_px, length, 0.999).pixels
-    log_k = 0.5 * modes @ random.standard_normal(modes.shape[1])
-    seen = Seen(model, log_k + Seen.noise * random.standard_normal(len(log_k)))
+def test_correlation_lengths_are_found(length, round_particle):
+    """A map of ln k tells its length to a neighbour on the grid, wherever the misfit is expanded; so do the initial
+    fields of two films.
+    """
+    model, random = round_particle, np.random.default_rng(0)
     start = Parameters(np.zeros(1), (0.1 * random.standard_normal(sum(model.sizes)),))
-    assert length / 1.35 < most_likely_length(seen, start) < 1.35 * length
+    seen = Seen(model, [(np.arange(model.sizes[0]), model.log_k_modes)], random, length)
+    assert length / 1.35 < most_likely_log_k_length(seen, start) < 1.35 * length
+    modes = field_modes(model.mesh.pixel_position_px, 1.0, KEEP).pixels
+    seen = Seen(model, [(model.initial_columns(film), modes) for film in range(2)], random, length)
+    assert length / 1.35 < most_likely_initial_length(seen, start) < 1.35 * length
 
 
 def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):
@@ -304,7 +324,7 @@ def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):
     write_video(tmp_path / "video.h5", [(6, 8), (7, 7)], noise=0.04)
     video = read_video(tmp_path / "video.h5")
     basis = law_basis(video.binodal, video.alpha)
-    models = build_models(video, log_k_length_px=1.0, largest_cell=1.25)
+    models = build_models(video, Lengths(1.0, 2.0), largest_cell=1.25)
     problem = Problem(models, basis, video.gradient_nm2, video.noise, 0.02, 1.0, [[True, True]] * 2)
     random = np.random.default_rng(0)
     local, arrows = [], []

@@ -25,8 +25,8 @@ def write_result(folder: Path, result: KineticsResult) -> None:
         file.attrs["schema"] = SCHEMA
         laws = file.create_group("laws")
         laws.attrs["alpha"] = result.law.alpha
-        laws.create_dataset("mu_legendre", data=result.law.mu)
-        laws.create_dataset("log_j0_legendre", data=result.law.log_j0)
+        laws.create_dataset("mu_legendre", data=result.law.mu).attrs["units"] = "kT"
+        laws.create_dataset("log_j0_legendre", data=result.law.log_j0).attrs["units"] = "ln(1/h)"
         for name, learned in result.particles.items():
             particle = learned.particle
             group = file.create_group(f"particles/{name}")
@@ -37,9 +37,10 @@ def write_result(folder: Path, result: KineticsResult) -> None:
             for half in particle.half_cycles:
                 own = group.create_group(f"half_cycles/{half.name}")
                 own.attrs["mode"] = half.mode
-                own.create_dataset("time_s", data=3600 * half.time_h)
+                own.create_dataset("time_s", data=3600 * half.time_h).attrs["units"] = "s"
                 frames = particle.to_map(learned.model[half.name])
-                own.create_dataset("li_fraction", data=frames, compression="gzip", compression_opts=1)
+                filmed = own.create_dataset("li_fraction", data=frames, compression="gzip", compression_opts=1)
+                filmed.attrs["units"] = "1"
 
 
 def _summary(result: KineticsResult) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def _summary(result: KineticsResult) -> dict[str, Any]:
         "mechanics": "off" if result.video.coherency is None else "on",
         "legendre": {"mu_h_kT": result.law.mu.tolist(), "log_j0": result.law.log_j0.tolist()},
         "rho_2": result.rho,
-        "log_k_length_px": result.log_k_length_px,
+        "log_k_length_px": result.lengths.log_k_px,
+        "initial_length_px": result.lengths.initial_px,
         "cross_validation": _validation(result),
         "posterior": _posterior(result),
         "termination": {"reason": result.reason, "iterations": result.iterations},

@@ -17,12 +17,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 from scipy import linalg
 
-from chemomech.arrays import Float
+from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Parameters, reduced_gradient
 from chemomech.learn.profile import Pull, Separable, evaluated, minimise_profile
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import LOG_K_KEEP, Problem
+from chemomech.learn.reaction_model import KEEP, ParticleModel, Problem
 from chemomech.tasks import Unfinished, successes
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,12 @@ _LONGEST = 4.0
 _CREDIBLE = 20.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
-#: Correlation lengths of ln k (pixels) and regularisations tried.
-_LENGTHS_PX = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
-_RHOS = tuple(np.geomspace(1e-3, 1.0, 13).tolist())
+#: Correlation lengths tried, pixels, of which fields of the shortest make up all others: of ln k (the shortest is that
+#: of neighbours by 0.14, as good as none), and of the initial fields.
+LOG_K_LENGTHS_PX = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
+INITIAL_LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0, 6.0)
+#: And regularisations of ln k, and sizes of the initial fields.
+_RHOS, _SIZES = np.geomspace(1e-3, 1.0, 13), np.geomspace(0.25, 4.0, 13)
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
 
@@ -227,7 +230,7 @@ def _volume_slope(problem: Integrable, index: int, *, parameters: Parameters) ->
         raise ConvergenceError(f"particle {index}", iterations=0, residual=1.0, tolerance=0.0) from error
 
 
-def most_likely_length(problem: Problem, parameters: Parameters) -> float:
+def most_likely_log_k_length(problem: Problem, parameters: Parameters) -> float:
     """Correlation length of ln k, pixels, under which the frames are most likely.
 
     The laws are held. About the parameters the misfit is quadratic in ln k, the initial fields and rates eliminated;
@@ -235,44 +238,111 @@ def most_likely_length(problem: Problem, parameters: Parameters) -> float:
 
     Parameters
     ----------
-    problem : with modes of ln k short enough to make up all others.
+    problem : with modes of ln k of the shortest length tried.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
-    evaluate = partial(_evidence_of_lengths, arrows=problem.system(parameters)[1], local=parameters.local)
+    return _most_likely(problem, parameters, "ln k", LOG_K_LENGTHS_PX, _of_log_k, _RHOS / problem.noise**2)
+
+
+def most_likely_initial_length(problem: Problem, parameters: Parameters) -> float:
+    """That of the initial fields, likewise, ln k eliminated.
+
+    Where the reaction is unstable they grow, and later frames know them far better than the first one, noisy as it is.
+
+    Parameters
+    ----------
+    problem : with initial fields of the shortest length tried.
+
+    Raises
+    ------
+    ConvergenceError : a reaction cannot be followed.
+    """
+    return _most_likely(problem, parameters, "initial fields", INITIAL_LENGTHS_PX, _of_initial_fields, _SIZES**-2)
+
+
+#: Places of the parameters of a field among those of a particle, and a function of a length that gives those (n, m)
+#: that make up the modes of fields of that length.
+_Family = tuple[Int, Callable[[float], Float]]
+
+
+def _of_log_k(model: ParticleModel) -> _Family:
+    def modes(length: float) -> Float:
+        field = field_modes(model.mesh.pixel_position_px, length, KEEP).pixels
+        return model.closest_log_k(np.column_stack([np.ones(len(field)), field]))
+
+    return np.arange(model.sizes[0]), modes
+
+
+def _of_initial_fields(model: ParticleModel) -> _Family:
+    films, position = range(len(model.films)), model.mesh.pixel_position_px
+    own = field_modes(position, model.lengths.initial_px, KEEP)
+
+    def modes(length: float) -> Float:
+        one = own.eigenvectors.T @ field_modes(position, length, KEEP).pixels / np.sqrt(own.eigenvalues)[:, None]
+        return np.asarray(linalg.block_diag(*[one for _ in films]))
+
+    return np.concatenate([model.initial_columns(film) for film in films]), modes
+
+
+def _most_likely(
+    problem: Problem,
+    parameters: Parameters,
+    name: str,
+    lengths: Sequence[float],
+    family: Callable[[ParticleModel], _Family],
+    weights: Float,
+) -> float:
+    """The length of a family of fields under which, with the best weight for their squares, frames are most likely."""
+    evaluate = partial(
+        _evidence,
+        arrows=problem.system(parameters)[1],
+        local=parameters.local,
+        lengths=lengths,
+        family=family,
+        weights=weights,
+    )
     particles = range(len(problem.models))
-    sizes = [model.sizes[0] for model in problem.models]
-    results = problem.tasks("correlation lengths", evaluate, problem, particles, sizes.__getitem__)
+    sizes = [sum(model.sizes) for model in problem.models]
+    results = problem.tasks(f"correlation lengths of {name}", evaluate, problem, particles, sizes.__getitem__)
     evidence = np.sum(list(successes(results)), axis=0)
     best = evidence.max(axis=1)
     log.info(
-        "evidence of correlation lengths of ln k: %s",
-        ", ".join(f"{a:g} px {b - best.max():.1f}" for a, b in zip(_LENGTHS_PX, best, strict=True)),
+        "evidence of correlation lengths of %s: %s",
+        name,
+        ", ".join(f"{a:g} px {b - best.max():.1f}" for a, b in zip(lengths, best, strict=True)),
     )
-    return _LENGTHS_PX[int(best.argmax())]
+    return lengths[int(best.argmax())]
 
 
-def _evidence_of_lengths(problem: Problem, index: int, arrows: Sequence[Arrow], local: Sequence[Float]) -> Float:
-    """What one particle says of the lengths and regularisations tried, ln of probabilities."""
+def _evidence(
+    problem: Problem,
+    index: int,
+    arrows: Sequence[Arrow],
+    local: Sequence[Float],
+    lengths: Sequence[float],
+    family: Callable[[ParticleModel], _Family],
+    weights: Float,
+) -> Float:
+    """What one particle says of lengths and weights (lengths, weights), ln of probabilities."""
     model, arrow = problem.models[index], arrows[index]
-    m = model.sizes[0]
-    own, prior = local[index][:m], problem.prior(model)[:m]
-    towards = linalg.solve(arrow.gram_ll[m:, m:], arrow.gram_ll[m:, :m], assume_a="pos")
-    gram = arrow.gram_ll[:m, :m] - np.diag(prior) - arrow.gram_ll[:m, m:] @ towards
-    slope = arrow.gradient_l[:m] - prior * own - towards.T @ arrow.gradient_l[m:]
-    pull = gram @ own - slope
-    evidence = np.zeros((len(_LENGTHS_PX), len(_RHOS)))
-    for i, length in enumerate(_LENGTHS_PX):
-        field = field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels
-        change = model.closest_log_k(np.column_stack([np.ones(len(field)), field]))
-        values, vectors = linalg.eigh(change.T @ gram @ change)
-        values = np.maximum(values, 0)  # what the frames do not see is rounding
-        square = (vectors.T @ (change.T @ pull)) ** 2
-        for j, rho in enumerate(_RHOS):
-            weight = rho / problem.noise**2
-            evidence[i, j] = np.sum(square / (values + weight) - np.log1p(values / weight)) / 2
+    own, modes = family(model)
+    rest = np.setdiff1d(np.arange(sum(model.sizes)), own)
+    values, prior = local[index][own], problem.prior(model)[own]
+    across = arrow.gram_ll[np.ix_(rest, own)]
+    towards = linalg.solve(arrow.gram_ll[np.ix_(rest, rest)], across, assume_a="pos")
+    gram = arrow.gram_ll[np.ix_(own, own)] - np.diag(prior) - across.T @ towards
+    slope = arrow.gradient_l[own] - prior * values - towards.T @ arrow.gradient_l[rest]
+    pull = gram @ values - slope
+    evidence = np.zeros((len(lengths), len(weights)))
+    for i, length in enumerate(lengths):
+        change = modes(length)
+        curvature, vectors = linalg.eigh(change.T @ gram @ change)
+        curvature = np.maximum(curvature, 0)[:, None]  # what the frames do not see is rounding
+        square = (vectors.T @ (change.T @ pull))[:, None] ** 2
+        evidence[i] = np.sum(square / (curvature + weights) - np.log1p(curvature / weights), axis=0) / 2
     return evidence
 
 

@@ -24,7 +24,7 @@ from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.posterior import PosteriorSamples, require_sampler, sample_posterior
-from chemomech.learn.reaction_model import ParticleModel, Problem
+from chemomech.learn.reaction_model import Lengths, ParticleModel, Problem
 from chemomech.learn.vanishing_cells import LastStep
 from chemomech.observe.video import FilmedParticle, ReactionVideo
 from chemomech.phasefield.reaction import ReactionLaw
@@ -111,7 +111,7 @@ class KineticsResult:
     video : what it is learned from.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
-    log_k_length_px : its correlation length, the most likely one, of many particles that of a few.
+    lengths : correlation lengths, the most likely ones, of many particles those of a few.
     reason, iterations : why the last stage of the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
@@ -130,7 +130,7 @@ class KineticsResult:
     video: ReactionVideo
     rmse: float
     rho: float
-    log_k_length_px: float
+    lengths: Lengths
     reason: str
     iterations: int
     particles: dict[str, ParticleKinetics]
@@ -248,7 +248,7 @@ def _result(
         rmse=rmse,
         video=video,
         rho=problem.rho,
-        log_k_length_px=models[0].log_k_length_px,
+        lengths=models[0].lengths,
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,

@@ -2,10 +2,10 @@
 
 The reaction is unstable, and a whole film under wrong laws soon has nothing to do with its frames. Pieces of a few
 frames are followed first, each from a field of its own; what they say leads whole films under held laws close to
-their frames; there the correlation length of ln k is chosen. On finer cells the laws are set free, together with
-everything else as long as they are far off, then in rounds with the rest integrated out. Of many particles a few go
-through all of this first; the others begin under their laws, whole films from their first frames. What is left of the
-cells is taken from the laws in a last step.
+their frames; there the correlation lengths of ln k and of the initial fields are chosen. On finer cells the laws are
+set free, together with everything else as long as they are far off, then in rounds with the rest integrated out. Of
+many particles a few go through all of this first; the others begin under their laws, whole films from their first
+frames. What is left of the cells is taken from the laws in a last step.
 """
 
 import logging
@@ -24,14 +24,17 @@ from chemomech.learn.arrow import (
     minimise,
 )
 from chemomech.learn.evidence import (
+    INITIAL_LENGTHS_PX,
+    LOG_K_LENGTHS_PX,
     marginal_mode,
-    most_likely_length,
+    most_likely_initial_length,
+    most_likely_log_k_length,
     most_likely_sizes,
 )
 from chemomech.learn.law_basis import LawBasis, law_basis
 from chemomech.learn.profile import ROUGH_DECREASE, Pull, minimise_profile, settle, together
 from chemomech.learn.reaction_model import (
-    START_LENGTH_PX,
+    Lengths,
     ParticleModel,
     Problem,
     build_models,
@@ -62,9 +65,8 @@ _NEAR = 100.0
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
 _PIECES_LOG_J0 = 3
-#: Correlation length of ln k, pixels, that makes up all longer ones (of neighbours by 0.14: as good as none), and how
-#: often one is chosen, each time after a fit under the one before.
-_SHORTEST_PX, _MOST_LENGTHS = 0.5, 3
+#: How often correlation lengths are chosen, each time after a fit under those before.
+_MOST_LENGTHS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +126,7 @@ class KineticsSearch:
 
         if rho is not None:
             coarse, found = coarse.with_priors(found, rho=rho, initial_size=coarse.initial_size)
-        length = coarse.models[0].log_k_length_px
-        models = build_models(self.video, log_k_length_px=length)
+        models = build_models(self.video, coarse.models[0].lengths)
         fine = self._problem(models, rho=coarse.rho, initial_size=coarse.initial_size)
         found = self._held(fine, found.parameters, "whole films, finer cells", found.arrows)
         n_particles, n_shared = len(fine.models), fine.n_shared
@@ -141,8 +142,7 @@ class KineticsSearch:
 
     def on_vanishing_cells(self, problem: Problem, found: Minimum, volume: Pull) -> LastStep:
         """As the function of that name, from the end of `laws`."""
-        length = problem.models[0].log_k_length_px
-        models = build_models(self.video, log_k_length_px=length, largest_cell=_LAST_CELL)
+        models = build_models(self.video, problem.models[0].lengths, largest_cell=_LAST_CELL)
         smaller = replace(problem, models=models)
         return on_vanishing_cells(problem, smaller, found, volume, unfinished=self.unfinished)
 
@@ -155,8 +155,7 @@ class KineticsSearch:
         foreseen: Pull | None,
     ) -> tuple[Problem, Minimum, Pull]:
         """`marginal_mode` with slopes of the volume on cells of their own."""
-        length = problem.models[0].log_k_length_px
-        models = build_models(self.video, log_k_length_px=length, largest_cell=_VOLUME_CELL)
+        models = build_models(self.video, problem.models[0].lengths, largest_cell=_VOLUME_CELL)
         return marginal_mode(
             problem,
             found,
@@ -168,8 +167,8 @@ class KineticsSearch:
         )
 
     def _under_laws_of_pieces(self) -> tuple[Problem, Minimum]:
-        """Whole films on coarse cells under the laws that their pieces say, ln k of its most likely length."""
-        pieces, coarse = self._rough(START_LENGTH_PX, pieces=True), self._rough(START_LENGTH_PX)
+        """Whole films on coarse cells under the laws that their pieces say, fields of their most likely lengths."""
+        pieces, coarse = self._rough(pieces=True), self._rough()
         # Pieces start from fields that their prior has smoothed, which a flatter mu_h would explain: it is held, and of
         # ln j0 no more is asked than a parabola.
         free, n_mu = self._no_law(), self.basis.mu_modes.shape[1]
@@ -188,25 +187,37 @@ class KineticsSearch:
             ("from pieces", lambda: joined(pieces, coarse, cut.parameters)),
             ("from first frames", lambda: starting_parameters(coarse)),
         )
-        shortest, length = self._rough(_SHORTEST_PX), START_LENGTH_PX
         for number in range(1, _MOST_LENGTHS + 1):
-            short = with_modes_of(shortest.models, coarse.models, found.parameters)
-            before, length = length, most_likely_length(shortest, short)
-            if length == before:
+            before = coarse.models[0].lengths
+            other = self._rough(self._most_likely_lengths(coarse, found.parameters))
+            if other.models[0].lengths == before:
                 break
-            other = self._rough(length)
             start, coarse = with_modes_of(other.models, coarse.models, found.parameters), other
-            found = self._held(coarse, start, f"whole films, laws held, length {number}")
+            found = self._held(coarse, start, f"whole films, laws held, lengths {number}")
         return coarse, found
 
+    def _most_likely_lengths(self, coarse: Problem, parameters: Parameters) -> Lengths:
+        """That of ln k, and under it that of the initial fields."""
+
+        def with_modes(lengths: Lengths) -> tuple[Problem, Parameters]:
+            other = self._rough(lengths)
+            return other, with_modes_of(other.models, coarse.models, parameters)
+
+        lengths = coarse.models[0].lengths
+        lengths = replace(
+            lengths, log_k_px=most_likely_log_k_length(*with_modes(replace(lengths, log_k_px=LOG_K_LENGTHS_PX[0])))
+        )
+        shortest = replace(lengths, initial_px=INITIAL_LENGTHS_PX[0])
+        return replace(lengths, initial_px=most_likely_initial_length(*with_modes(shortest)))
+
     def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Pull]:
-        """Whole films on coarse cells under laws, length and sizes that a few particles say when their laws settle."""
+        """Whole films on coarse cells under laws, lengths and sizes that a few particles say when their laws settle."""
         search = replace(self, video=few, prefix="a few particles, ")
         known, found, volume = search.laws(*search.beginning(), None)
-        laws, length = found.parameters.shared, known.models[0].log_k_length_px
+        laws, lengths = found.parameters.shared, known.models[0].lengths
 
         def rough(*, pieces: bool) -> Problem:
-            return replace(self._rough(length, pieces=pieces), rho=known.rho, initial_size=known.initial_size)
+            return replace(self._rough(lengths, pieces=pieces), rho=known.rho, initial_size=known.initial_size)
 
         coarse = rough(pieces=False)
 
@@ -255,8 +266,8 @@ class KineticsSearch:
             tasks=self.tasks,
         )
 
-    def _rough(self, length_px: float, *, pieces: bool = False) -> Problem:
-        models = build_models(self.video, log_k_length_px=length_px, pieces=pieces, largest_cell=_COARSE_CELL)
+    def _rough(self, lengths: Lengths | None = None, *, pieces: bool = False) -> Problem:
+        models = build_models(self.video, lengths, pieces=pieces, largest_cell=_COARSE_CELL)
         return replace(self._problem(models), tolerance=_ROUGH_TOLERANCE)
 
     def _held(self, problem: Problem, start: Parameters, what: str, arrows: Sequence[Arrow] | None = None) -> Minimum:

@@ -36,12 +36,12 @@ from chemomech.phasefield.reaction import (
 )
 from chemomech.tasks import Result, TasksOn, in_threads, in_turn
 
-#: Correlation length of ln k to start from, pixels, and the share of its variance that is kept: what 0.95 leave out
-#: moves frames by more than their noise.
-START_LENGTH_PX = 2.0
-LOG_K_KEEP = 0.99
-_INITIAL_KEEP = 0.98
-#: Singular values of the modes of ln k, beside the largest, below which the offset counts as one of the others.
+#: Correlation length of ln k to start from, pixels.
+_START_LENGTH_PX = 2.0
+#: Share of the variance of ln k and of the initial fields that their modes keep: what 0.95 leave out of ln k moves
+#: frames by more than their noise, and what 0.98 leave out of the initial fields grows a hundredfold.
+KEEP = 0.99
+#: Singular values of modes, beside the largest, below which the offset counts as one of the others.
 _DEPENDENT = 1e-6
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
 _INITIAL_OFFSET = 1.0
@@ -71,6 +71,14 @@ _MOST_STEPS, _MOST_STEPS_A_FRAME, _STEPS_TOLERANCE = 3000, 400, 3e-5
 _CONTRADICTED = 0.01
 #: Exchange currents, in mean rates, from which the search starts.
 _START_CURRENTS = (1.0, 3.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Correlation lengths, pixels, of ln k and of the initial fields."""
+
+    log_k_px: float
+    initial_px: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +130,14 @@ class ParticleModel:
     Attributes
     ----------
     log_k_modes : (n_pixels, m), the offset first; ln k = log_k_modes @ Z.
-    log_k_length_px : correlation length of ln k.
+    lengths : those of the modes.
     coherency : (n_pixels, rank), as `react` takes it; None without elastic energy.
     """
 
     particle: FilmedParticle
     mesh: CellMesh
     log_k_modes: Float
-    log_k_length_px: float
+    lengths: Lengths
     coherency: Float | None
     films: tuple[Film, ...]
 
@@ -199,16 +207,16 @@ def smoothest_rate(time_h: Float, mean: Float, error: float) -> tuple[float, Mea
 
 def build_models(
     video: ReactionVideo,
+    lengths: Lengths | None = None,
     *,
-    log_k_length_px: float = START_LENGTH_PX,
     pieces: bool = False,
     largest_cell: float = LARGEST_CELL,
 ) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
-    ln k is correlated over `log_k_length_px` pixels.
-    With `pieces` every few frames of a half-cycle are a film of their own. Cells are no larger than `largest_cell`
-    sqrt(kappa / (c_s kT)): at 1.25 frames err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
+    Correlation lengths are those to start from where they are not given, that of the initial fields what first frames
+    alone say. With `pieces` every few frames of a half-cycle are a film of their own. Cells are no larger than
+    `largest_cell` sqrt(kappa / (c_s kT)): at 1.25 frames err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
 
     The size and correlation length of the initial fields are common to all first frames; later pieces start from
     domains.
@@ -219,12 +227,13 @@ def build_models(
         refinement = cells_along_a_pixel(each.pixel_size_nm, video.gradient_nm2, largest_cell)
         meshes.append(cell_mesh(each.mask, each.pixel_size_nm, video.gradient_nm2, refinement, held_edge=held))
     spectra, deviation, length = _first_fields(video)
+    lengths = lengths or Lengths(_START_LENGTH_PX, length)
     models = []
     for particle, mesh, spectrum in zip(video.particles.values(), meshes, spectra, strict=True):
         position = mesh.pixel_position_px
         error = video.noise / np.sqrt(len(position))
         films = []
-        first_modes = field_modes(position, length, _INITIAL_KEEP).at(mesh.position_px)
+        first_modes = field_modes(position, lengths.initial_px, KEEP).at(mesh.position_px)
         later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
         offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
         for half in particle.half_cycles:
@@ -243,7 +252,7 @@ def build_models(
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, log_k_length_px, LOG_K_KEEP).pixels
+        log_k_modes = field_modes(position, lengths.log_k_px, KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:
@@ -251,7 +260,7 @@ def build_models(
             coherency = coherency_modes(
                 particle.mask, particle.pixel_size_nm, source.misfit, source.stiffness_GPa, source.energy_density_GPa
             )
-        models.append(ParticleModel(particle, mesh, columns, log_k_length_px, coherency, tuple(films)))
+        models.append(ParticleModel(particle, mesh, columns, lengths, coherency, tuple(films)))
     return models
 
 
@@ -578,11 +587,18 @@ def _add_film(arrow: Arrow, own: Int, gram: Float, slope: Float) -> None:
 
 
 def with_modes_of(models: Sequence[ParticleModel], others: Sequence[ParticleModel], given: Parameters) -> Parameters:
-    """Parameters of models with other modes of ln k, those that come closest to the ln k given."""
+    """Parameters of models with other modes on the same cells, those that come closest to the fields given."""
     local = []
     for model, other, own in zip(models, others, given.local, strict=True):
-        log_k = other.log_k_modes @ other.split(own)[0]
-        local.append(np.concatenate([model.closest_log_k(log_k), own[other.sizes[0] :]]))
+        log_k, *fields = other.split(own)
+        parts = [model.closest_log_k(other.log_k_modes @ log_k)]
+        for film, before, z in zip(model.films, other.films, fields, strict=True):
+            n = before.initial_modes.shape[1]
+            initial = z[:n]
+            if model.lengths.initial_px != other.lengths.initial_px:
+                initial = linalg.lstsq(film.initial_modes, before.initial_modes @ initial, cond=_DEPENDENT)[0]
+            parts += [initial, z[n:]]
+        local.append(np.concatenate(parts))
     return Parameters(given.shared, tuple(local))
 
 

@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chemomech.arrays import Float
 from chemomech.learn.arrow import CONVERGED
 from chemomech.learn.kinetics import KineticsResult, ParticleKinetics
 from chemomech.learn.kinetics_validation import CrossValidation
@@ -16,7 +17,7 @@ from chemomech.phasefield.reaction_theory import autocatalytic_rate, coupled_ion
 from chemomech.progress import progress
 from chemomech.report import tables
 from chemomech.report.page import Gallery, Picture, render
-from chemomech.report.sheet import COMPOSITION, SIGNED, Limits, Sheet, box_of, show, symmetric_limits
+from chemomech.report.sheet import COMPOSITION, MAGNITUDE, SIGNED, Limits, Sheet, box_of, show, symmetric_limits
 from chemomech.report.style import FAINT, INK, STYLE, new_axes, shortened
 from chemomech.report.tables import Table
 
@@ -44,7 +45,7 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
     """
     shown = list(result.particles)[:_MOST_IN_FULL]
     n_films = sum(len(result.particles[name].particle.half_cycles) for name in shown)
-    with progress("figures", 6 + bool(result.cross_validation) + n_films) as advance:
+    with progress("figures", 7 + bool(result.cross_validation) + n_films) as advance:
         gallery = Gallery(advance)
         page = render(
             "kinetics.html.j2",
@@ -59,6 +60,9 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
                 plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
             ),
             k_figure=gallery.add(plot_log_k(result), "log_k", "Maps of ln k of every particle."),
+            k_deviation_figure=gallery.add(
+                plot_log_k_deviation(result), "log_k_deviation", "Maps of the standard deviation of ln k."
+            ),
             s_figure=gallery.add_axes(
                 plot_autocatalytic_rate(result), "autocatalysis", "Autocatalytic rate against composition."
             ),
@@ -207,29 +211,42 @@ def plot_errors(result: KineticsResult, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@rc_context(STYLE)
 def plot_log_k(result: KineticsResult) -> Figure:
     """ln k of every particle on one scale."""
-    n_columns = min(len(result.particles), _MAP_COLUMNS)
-    n_rows = -(-len(result.particles) // n_columns)
+    maps = {name: each.log_k for name, each in result.particles.items()}
+    limits = symmetric_limits(np.concatenate(list(maps.values())))
+    return _plot_maps(result, maps, SIGNED, limits, r"Local rate constant, $\ln k$")
+
+
+def plot_log_k_deviation(result: KineticsResult) -> Figure:
+    """The standard deviation of ln k of every particle on one scale."""
+    maps = {name: each.log_k_deviation for name, each in result.particles.items()}
+    limits = (0.0, symmetric_limits(np.concatenate(list(maps.values())))[1])
+    return _plot_maps(result, maps, MAGNITUDE, limits, r"Standard deviation of $\ln k$")
+
+
+@rc_context(STYLE)
+def _plot_maps(result: KineticsResult, maps: dict[str, Float], colours: str, limits: Limits, label: str) -> Figure:
+    """One map (n_pixels,) of every particle, four in a row above their colour bar."""
+    n_columns = min(len(maps), _MAP_COLUMNS)
+    n_rows = -(-len(maps) // n_columns)
     pitch = _TITLE + _MAP_HEIGHT + 0.28
     sheet = Sheet(2 * _MARGIN + n_columns * (_MAP_WIDTH + 0.15), _MARGIN + n_rows * pitch + _FOOT)
-    values = np.concatenate([each.log_k for each in result.particles.values()])
-    limits = symmetric_limits(values)
-    for i, (name, each) in enumerate(result.particles.items()):
+    for i, (name, values) in enumerate(maps.items()):
+        particle = result.particles[name].particle
         left = _MARGIN + (i % n_columns) * (_MAP_WIDTH + 0.15)
         top = _MARGIN + _TITLE + (i // n_columns) * pitch
-        rows, columns = box_of(each.particle.mask)
+        rows, columns = box_of(particle.mask)
         ax = sheet.axes(left, top, _MAP_WIDTH, _MAP_HEIGHT)
         ax.set_anchor("SW")
-        image = show(ax, each.particle.to_map(each.log_k)[rows, columns], SIGNED, limits)
+        image = show(ax, particle.to_map(values)[rows, columns], colours, limits)
         sheet.text(left, top - 0.19, shortened(name, 20), math=False)
-        ny, nx = each.particle.mask[rows, columns].shape
-        per_nm = min(_MAP_WIDTH / nx, _MAP_HEIGHT / ny) / each.particle.pixel_size_nm
+        ny, nx = particle.mask[rows, columns].shape
+        per_nm = min(_MAP_WIDTH / nx, _MAP_HEIGHT / ny) / particle.pixel_size_nm
         sheet.scale_bar(left, top + _MAP_HEIGHT + 0.06, per_nm, 0.6 * _MAP_WIDTH)
     cax = sheet.axes(_MARGIN, sheet.height - 0.5, 2 * _MAP_WIDTH if n_columns > 2 else 0.8 * _MAP_WIDTH, _BAR)
-    sheet.colour_bar(cax, image, values, orientation="horizontal")
-    cax.set_xlabel(r"Local rate constant, $\ln k$", labelpad=1, fontsize=8.5)
+    sheet.colour_bar(cax, image, np.concatenate(list(maps.values())), orientation="horizontal")
+    cax.set_xlabel(label, labelpad=1, fontsize=8.5)
     return sheet.figure
 
 
