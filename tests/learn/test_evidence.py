@@ -11,8 +11,8 @@ from chemomech.io.video import read_video
 from chemomech.learn import evidence
 from chemomech.learn.arrow import CONVERGED, Arrow, Minimum, Parameters, minimise
 from chemomech.learn.evidence import (
+    likelier_initial_length,
     marginal_mode,
-    most_likely_initial_length,
     most_likely_log_k_length,
     most_likely_sizes,
     volume_slopes,
@@ -314,7 +314,9 @@ def test_correlation_lengths_are_found(length, round_particle):
     assert length / 1.35 < most_likely_log_k_length(seen, start) < 1.35 * length
     modes = field_modes(model.mesh.pixel_position_px, 1.0, KEEP).pixels
     seen = Seen(model, [(model.initial_columns(film), modes) for film in range(2)], random, length)
-    assert length / 1.35 < most_likely_initial_length(seen, start) < 1.35 * length
+    likelier = likelier_initial_length(seen, start, 6.0)
+    assert length / 1.35 < likelier < 1.35 * length
+    assert likelier_initial_length(seen, start, likelier) == likelier
 
 
 def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):

@@ -2,10 +2,11 @@
 
 The reaction is unstable, and a whole film under wrong laws soon has nothing to do with its frames. Pieces of a few
 frames are followed first, each from a field of its own; what they say leads whole films under held laws close to
-their frames; there the correlation lengths of ln k and of the initial fields are chosen. On finer cells the laws are
-set free, together with everything else as long as they are far off, then in rounds with the rest integrated out. Of
-many particles a few go through all of this first; the others begin under their laws, whole films from their first
-frames. What is left of the cells is taken from the laws in a last step.
+their frames; there the correlation length of ln k is chosen. On finer cells the laws are set free, together with
+everything else as long as they are far off, then in rounds with the rest integrated out. Where these have settled the
+correlation length of the initial fields is chosen, and rounds go on if it is not the one that first frames say. Of many
+particles a few go through all of this first; the others begin under their laws, whole films from their first frames.
+What is left of the cells is taken from the laws in a last step.
 """
 
 import logging
@@ -26,8 +27,8 @@ from chemomech.learn.arrow import (
 from chemomech.learn.evidence import (
     INITIAL_LENGTHS_PX,
     LOG_K_LENGTHS_PX,
+    likelier_initial_length,
     marginal_mode,
-    most_likely_initial_length,
     most_likely_log_k_length,
     most_likely_sizes,
 )
@@ -133,7 +134,17 @@ class KineticsSearch:
         nothing = Pull(found.parameters.shared, np.zeros((n_particles, n_shared)), np.zeros((n_shared, n_shared)))
         what, near = f"{self.prefix}laws and all else", _NEAR * n_particles
         found = minimise_profile(fine, found, nothing, least=near, what=what, unfinished=self.unfinished)
-        return self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen)
+        settled = self._rounds(fine, found, "laws, the rest integrated out", resized, foreseen)
+        if foreseen is not None:  # correlation lengths are those of a few
+            return settled
+        try:
+            likelier = self._with_likelier_initial_fields(*settled[:2])
+            return (
+                self._rounds(*likelier, "laws, likelier initial fields", resized, settled[2]) if likelier else settled
+            )
+        except ConvergenceError as error:
+            log.info("%sinitial fields of another length: %s", self.prefix, error)
+            return settled
 
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:
         """As `laws`, from there."""
@@ -145,6 +156,20 @@ class KineticsSearch:
         models = build_models(self.video, problem.models[0].lengths, largest_cell=_LAST_CELL)
         smaller = replace(problem, models=models)
         return on_vanishing_cells(problem, smaller, found, volume, unfinished=self.unfinished)
+
+    def _with_likelier_initial_fields(self, problem: Problem, found: Minimum) -> tuple[Problem, Minimum] | None:
+        """Under the same laws, initial fields of a likelier correlation length; None where there is none."""
+        lengths = problem.models[0].lengths
+
+        def with_fields(initial_px: float) -> tuple[Problem, Parameters]:
+            models = build_models(self.video, replace(lengths, initial_px=initial_px))
+            return replace(problem, models=models), with_modes_of(models, problem.models, found.parameters)
+
+        length = likelier_initial_length(*with_fields(INITIAL_LENGTHS_PX[0]), lengths.initial_px)
+        if length == lengths.initial_px:
+            return None
+        problem, start = with_fields(length)
+        return problem, self._held(problem, start, "whole films, likelier initial fields")
 
     def _rounds(
         self,
@@ -187,28 +212,16 @@ class KineticsSearch:
             ("from pieces", lambda: joined(pieces, coarse, cut.parameters)),
             ("from first frames", lambda: starting_parameters(coarse)),
         )
+        shortest = self._rough(replace(coarse.models[0].lengths, log_k_px=LOG_K_LENGTHS_PX[0]))
         for number in range(1, _MOST_LENGTHS + 1):
-            before = coarse.models[0].lengths
-            other = self._rough(self._most_likely_lengths(coarse, found.parameters))
-            if other.models[0].lengths == before:
+            lengths = coarse.models[0].lengths
+            short = with_modes_of(shortest.models, coarse.models, found.parameters)
+            other = self._rough(replace(lengths, log_k_px=most_likely_log_k_length(shortest, short)))
+            if other.models[0].lengths == lengths:
                 break
             start, coarse = with_modes_of(other.models, coarse.models, found.parameters), other
-            found = self._held(coarse, start, f"whole films, laws held, lengths {number}")
+            found = self._held(coarse, start, f"whole films, laws held, length {number}")
         return coarse, found
-
-    def _most_likely_lengths(self, coarse: Problem, parameters: Parameters) -> Lengths:
-        """That of ln k, and under it that of the initial fields."""
-
-        def with_modes(lengths: Lengths) -> tuple[Problem, Parameters]:
-            other = self._rough(lengths)
-            return other, with_modes_of(other.models, coarse.models, parameters)
-
-        lengths = coarse.models[0].lengths
-        lengths = replace(
-            lengths, log_k_px=most_likely_log_k_length(*with_modes(replace(lengths, log_k_px=LOG_K_LENGTHS_PX[0])))
-        )
-        shortest = replace(lengths, initial_px=INITIAL_LENGTHS_PX[0])
-        return replace(lengths, initial_px=most_likely_initial_length(*with_modes(shortest)))
 
     def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Pull]:
         """Whole films on coarse cells under laws, lengths and sizes that a few particles say when their laws settle."""

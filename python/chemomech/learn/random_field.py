@@ -12,7 +12,7 @@ Spectra = dict[float, tuple[Float, Float]]
 #: Correlation lengths (pixels) and standard deviations tried for a field seen through noise.
 _LENGTHS_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _DEVIATIONS = tuple(np.geomspace(0.005, 0.5, 25).tolist())
-#: What is expected of the length where the samples say little: its median (pixels), and the deviation of its ln.
+#: What is expected of a length where samples say little: its median (pixels), and the deviation of its ln.
 _MEDIAN_LENGTH_PX, _LENGTH_SPREAD = 2.0, 0.4
 
 
@@ -61,6 +61,11 @@ def covariance_spectra(position_px: Float) -> Spectra:
     return {length: np.linalg.eigh(_covariance(position_px, position_px, length)) for length in _LENGTHS_PX}
 
 
+def expected(length_px: float) -> float:
+    """ln of the prior probability of a correlation length, but for a constant."""
+    return float(-((np.log(length_px / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2)
+
+
 def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise: float) -> tuple[float, float]:
     """Standard deviation and correlation length (pixels) of random fields of which noisy samples are given.
 
@@ -75,7 +80,7 @@ def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise
             values, vectors = spectrum[length]
             powers.append((np.maximum(values, 0.0), (vectors.T @ (field - field.mean())) ** 2))
         for deviation in _DEVIATIONS:
-            posterior = -((np.log(length / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2
+            posterior = expected(length)
             for values, power in powers:
                 variance = deviation**2 * values + noise**2
                 posterior -= float(np.sum(np.log(variance) + power / variance)) / 2
