@@ -51,6 +51,7 @@ def test_leaves_the_promised_files(video, tmp_path, capsys):
     assert sorted(path.name for path in (out / "videos").iterdir()) == ["P1.gif", "P2.gif"]
     page = (out / "report.html").read_text()
     assert "Exchange current" in page
+    assert "Assumed, not learned" in page
     assert page.count("<img") >= 8
 
 
@@ -98,6 +99,22 @@ def test_bad_input_is_one_line(video, tmp_path, capsys):
     assert error.count("\n") == 1
     assert f"{path}: /particles/P2/half_cycles/1/time_s must increase" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_says_what_is_left_out_and_what_looks_wrong(video, tmp_path, capsys):
+    """One half-cycle whose times stand still is left out; those of the others are hours, not seconds."""
+    path = tmp_path / "hours.h5"
+    path.write_bytes(video.read_bytes())
+    with h5py.File(path, "a") as file:
+        for particle in ("P1", "P2"):
+            for half in file[f"particles/{particle}/half_cycles"].values():
+                half["time_s"][...] /= 3600
+        file["particles/P2/half_cycles/1/time_s"][2] = 0.0
+    code, _ = call(capsys, "kinetics", path, "-o", tmp_path / "out", "--skip-bad")
+    assert code == 0
+    warnings = "\n".join(json.loads((tmp_path / "out/result.json").read_text())["warnings"])
+    assert f"left out: {path}: /particles/P2/half_cycles/1/time_s must increase" in warnings
+    assert "is time_s in seconds?" in warnings
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ _SUSPICIOUS_MISFIT = 1.1
 _STRANGE_MISFIT = 1.2
 #: One of all frames that is too good: what is fitted takes up less of the noise.
 _SUSPICIOUS_FIT = 0.7
+#: A half-cycle shorter than this, h, is worth a warning: frames of X-rays take longer.
+_SUSPICIOUS_TIME_H = 10 / 3600
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
 NORMAL_99 = 2.5758293035489004
 #: Fewer cannot be drawn anew.
@@ -252,7 +254,12 @@ def _result(
         reason=found.reason,
         iterations=found.iterations,
         particles=particles,
-        warnings=[*_warnings(rmse, video.noise, found), *last.notes, *strange, *video.skipped],
+        warnings=[
+            *_warnings(rmse, video, found),
+            *last.notes,
+            *strange,
+            *(f"left out: {each}" for each in video.skipped),
+        ],
     )
 
 
@@ -318,8 +325,13 @@ def _log_k_deviation(found: Minimum, model: ParticleModel, index: int, along_mea
     return deviation(found, np.zeros((len(model.log_k_modes), len(found.schur))), along)
 
 
-def _warnings(rmse: float, noise: float, found: Minimum) -> list[str]:
-    notes = []
+def _warnings(rmse: float, video: ReactionVideo, found: Minimum) -> list[str]:
+    notes, noise = [], video.noise
+    shortest = min(float(np.ptp(half.time_h)) for each in video.particles.values() for half in each.half_cycles)
+    if shortest < _SUSPICIOUS_TIME_H:
+        notes.append(
+            f"a half-cycle lasts {3600 * shortest:.2g} s: is time_s in seconds? j0 is proportional to its unit"
+        )
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(
             f"the model misses the frames by {rmse:.3f} RMS, more than noise_sigma, {noise:.3f}: it is too small, or "

@@ -1,5 +1,6 @@
 """The page of `kinetics`: the laws with their bands, local rate constants, and every frame beside its model."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from chemomech.report.tables import Table
 _LAW, _REFERENCE = "#0072B2", "#D55E00"
 #: Of the largest exchange current learned, how far up it is shown.
 _MOST_SHOWN = 3.0
+#: Width of the range of compositions at which j0 may be largest, beyond which the videos do not say where it is.
+_UNKNOWN_PEAK = 0.5
 #: Particles whose frames the page shows; the map of ln k shows all.
 _MOST_IN_FULL = 12
 _MOST_FRAMES = 8
@@ -55,6 +58,9 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             peak=result.composition[int(result.log_j0.argmax())],
             converged=CONVERGED,
             peaks=_where_it_may_be_largest(result),
+            unknown_peak=_UNKNOWN_PEAK,
+            in_the_middle=_in_the_middle(result),
+            regular_solution=closest_regular_solution(result)[0],
             j0_figure=gallery.add_axes(plot_exchange_current(result), "j0", "Exchange current against composition."),
             mu_figure=gallery.add_axes(
                 plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
@@ -78,7 +84,7 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             films=[film for name in shown for film in _films(gallery, result, name)],
             n_hidden=len(result.particles) - len(shown),
             particle_table=particle_table(result),
-            provenance=[tables.input_table(inputs), tables.version_table()],
+            provenance=[assumption_table(result), tables.input_table(inputs), tables.version_table()],
         )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
@@ -88,6 +94,20 @@ def _where_it_may_be_largest(result: KineticsResult) -> tuple[float, float]:
     low, high = result.log_j0 - result.log_j0_half_width, result.log_j0 + result.log_j0_half_width
     possible = result.composition[high >= low.max()]
     return float(possible[0]), float(possible[-1])
+
+
+def _in_the_middle(result: KineticsResult) -> tuple[float, float, float, float]:
+    """The composition next to 1/2, and there j0 (1/h) and the edges of its band."""
+    i = int(np.abs(result.composition - 0.5).argmin())
+    log_j0, half = float(result.log_j0[i]), float(result.log_j0_half_width[i])
+    return float(result.composition[i]), math.exp(log_j0), math.exp(log_j0 - half), math.exp(log_j0 + half)
+
+
+def closest_regular_solution(result: KineticsResult) -> tuple[float, float]:
+    """Omega (kT) of the regular solution closest to mu_h, and the constant between them."""
+    c = result.composition
+    omega, offset = np.polyfit(1 - 2 * c, result.mu_kT - np.log(c / (1 - c)), 1)
+    return float(omega), float(offset)
 
 
 @rc_context(STYLE)
@@ -124,18 +144,17 @@ def plot_chemical_potential(result: KineticsResult, ax: Axes | None = None) -> A
     """mu_h(c) less its mean with its 99 % band, beside the regular solution closest to it."""
     ax = ax or new_axes(4.6, 3.3)
     c, mu, half = result.composition, result.mu_kT, result.mu_half_width
-    ideal = np.log(c / (1 - c))
-    slope, offset = np.polyfit(1 - 2 * c, mu - ideal, 1)
+    omega, offset = closest_regular_solution(result)
     ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.fill_between(c, mu - half, mu + half, color=_LAW, alpha=0.22, linewidth=0)
     ax.plot(c, mu, color=_LAW, label="learned, 99 % band")
     ax.plot(
         c,
-        ideal + slope * (1 - 2 * c) + offset,
+        np.log(c / (1 - c)) + omega * (1 - 2 * c) + offset,
         color=_REFERENCE,
         linestyle="--",
         linewidth=1,
-        label=rf"regular solution, $\Omega$ = {slope:.2f} $kT$",
+        label=rf"regular solution, $\Omega$ = {omega:.2f} $kT$",
     )
     ax.set_ylabel(r"Chemical potential $\mu_h$ less its mean ($kT$)")
     return _finish(ax)
@@ -291,6 +310,21 @@ def plot_film(result: KineticsResult, name: str, half: HalfCycle) -> Figure:
         sheet.colour_bar(cax, image, values, orientation="horizontal")
         cax.set_xlabel(label, labelpad=1, fontsize=8.5)
     return sheet.figure
+
+
+def assumption_table(result: KineticsResult) -> Table:
+    """What the laws depend on and the videos do not say."""
+    video = result.video
+    rows = [
+        ["kappa / (c_s kT)", f"{video.gradient_nm2:.4g} nm²"],
+        ["Standard deviation of a pixel's noise", f"{video.noise:.4g}"],
+        ["Symmetry factor alpha", f"{video.alpha:.3g}"],
+        ["Elastic energy of coherency", "off" if video.coherency is None else "on"],
+        ["Edge of the particles", "no flux" if video.boundary == "no_flux" else "composition of the frames"],
+        ["Binodal that mu_h is held to", "none" if video.binodal is None else f"{video.binodal:.4g}"],
+        ["Orders of the series of mu_h and ln j0", f"{len(result.law.mu) - 1} and {len(result.law.log_j0) - 1}"],
+    ]
+    return Table("Assumed, not learned; the bands know nothing of errors in these.", ["What", "Value"], rows)
 
 
 def particle_table(result: KineticsResult) -> Table:
