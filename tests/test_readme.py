@@ -12,7 +12,7 @@ from videos import write_video
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, VOXELS, UNIFORMITY, RANKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, VOXELS, KINETICS, UNIFORMITY, RANKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs_and_makes_its_figure(tmp_path, monkeypatch, capsys):
@@ -30,6 +30,13 @@ def test_the_example_of_voxels_runs(capsys):
     assert energy > 0
     assert 0.01 < largest < 0.05
     assert iterations < 15
+
+
+def test_the_example_of_kinetics_runs(tmp_path, monkeypatch, capsys):
+    write_video(tmp_path / "video.h5", [(4, 5), (4, 4)], noise=0.05)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(KINETICS, "README.md", "exec"), {})
+    assert float(capsys.readouterr().out.split()[5]) > 0
 
 
 def test_the_example_of_uniformity_runs(tmp_path, monkeypatch, capsys):
@@ -50,7 +57,7 @@ def test_the_example_of_ranks_runs(tmp_path):
 
 
 def test_the_examples_are_short():
-    examples = (EXAMPLE, VOXELS, UNIFORMITY, RANKS)
+    examples = (EXAMPLE, VOXELS, KINETICS, UNIFORMITY, RANKS)
     assert all(len([line for line in text.splitlines() if line.strip()]) < 10 for text in examples)
 
 

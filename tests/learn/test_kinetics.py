@@ -563,3 +563,10 @@ def test_laws_stay_where_smaller_cells_cannot_be_followed(problem, monkeypatch):
     last = vanishing_cells.on_vanishing_cells(problem, problem, found, volume)
     assert (last.problem, last.searched, last.found, last.pull) == (problem, start, found, volume)
     assert "smaller cells" in last.notes[0]
+
+
+def test_too_few_values_are_said_to_be_too_few(tmp_path):
+    """One half-cycle of four pixels: the laws run away to where no reaction can be followed."""
+    write_video(tmp_path / "video.h5", [(3, 4)], noise=0.04, half_cycles=1)
+    with pytest.raises(InputError, match="no laws can be learned from these 24 values"):
+        learn_kinetics(read_video(tmp_path / "video.h5"))

@@ -250,7 +250,7 @@ def most_likely_log_k_length(problem: Problem, parameters: Parameters) -> float:
     return max(evidence, key=evidence.__getitem__)
 
 
-def likelier_initial_length(problem: Problem, parameters: Parameters, known: float) -> float:
+def likelier_initial_length(problem: Problem, parameters: Parameters, known: float, *, stand_for: float = 1.0) -> float:
     """That of the initial fields, likewise, ln k eliminated; the known one where no other is much likelier.
 
     Where the reaction is unstable they grow, and later frames know them far better than the first one, noisy as it is.
@@ -259,13 +259,14 @@ def likelier_initial_length(problem: Problem, parameters: Parameters, known: flo
     Parameters
     ----------
     problem : with initial fields of the shortest length tried.
+    stand_for : how many particles each of these stands for.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
     evidence = _evidence(problem, parameters, "initial fields", INITIAL_LENGTHS_PX, _of_initial_fields, _SIZES**-2)
-    evidence = {length: of_frames + expected(length) for length, of_frames in evidence.items()}
+    evidence = {length: stand_for * of_frames + expected(length) for length, of_frames in evidence.items()}
     best = max(evidence, key=evidence.__getitem__)
     return best if evidence[best] > evidence[known] + _LIKELIER else known
 

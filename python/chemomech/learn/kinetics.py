@@ -18,7 +18,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from chemomech.arrays import Float
-from chemomech.errors import InputError
+from chemomech.errors import ConvergenceError, InputError
 from chemomech.learn.arrow import CONVERGED, Minimum, Parameters, deviation
 from chemomech.learn.evidence import UNSETTLED
 from chemomech.learn.kinetics_search import KineticsSearch
@@ -165,8 +165,8 @@ def learn_kinetics(
 
     Raises
     ------
-    InputError : no particle has the two half-cycles that k-fold validation needs, or what draws samples is missing.
-    ConvergenceError : the reaction cannot be followed under any laws that were tried to start from.
+    InputError : no particle has the two half-cycles that k-fold validation needs, what draws samples is missing, or the
+        search comes to laws under which the reaction cannot be followed.
 
     >>> result = learn_kinetics(read_video("video.h5"))
     >>> result.law.exchange_current(np.array([0.5]))
@@ -180,7 +180,14 @@ def learn_kinetics(
     kept = Unfinished(unfinished, (video, settings)) if unfinished else None
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
-        return _learn(video, settings, tasks, kept)
+        try:
+            return _learn(video, settings, tasks, kept)
+        except ConvergenceError as error:
+            values = sum(half.li_fraction.size for each in video.particles.values() for half in each.half_cycles)
+            raise InputError(
+                f"no laws can be learned from these {values} values: the search came to some under which reactions "
+                "cannot be followed; too few pixels or frames, or a wrong kappa_eV_per_nm or noise_sigma, lead there"
+            ) from error
 
 
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:

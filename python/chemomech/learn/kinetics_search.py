@@ -80,12 +80,14 @@ class KineticsSearch:
     tasks : who evaluates them.
     unfinished : keeps every stage, step by step or particle by particle.
     prefix : what the names of the stages begin with.
+    stand_for : how many particles each of the video stands for.
     """
 
     video: ReactionVideo
     tasks: TasksOn
     unfinished: Unfinished | None
     prefix: str = ""
+    stand_for: float = 1.0
 
     @cached_property
     def basis(self) -> LawBasis:
@@ -165,7 +167,9 @@ class KineticsSearch:
             models = build_models(self.video, replace(lengths, initial_px=initial_px))
             return replace(problem, models=models), with_modes_of(models, problem.models, found.parameters)
 
-        length = likelier_initial_length(*with_fields(INITIAL_LENGTHS_PX[0]), lengths.initial_px)
+        length = likelier_initial_length(
+            *with_fields(INITIAL_LENGTHS_PX[0]), lengths.initial_px, stand_for=self.stand_for
+        )
         if length == lengths.initial_px:
             return None
         problem, start = with_fields(length)
@@ -225,7 +229,8 @@ class KineticsSearch:
 
     def _under_laws_of(self, few: ReactionVideo) -> tuple[Problem, Minimum, Pull]:
         """Whole films on coarse cells under laws, lengths and sizes that a few particles say when their laws settle."""
-        search = replace(self, video=few, prefix="a few particles, ")
+        stand_for = len(self.video.particles) / len(few.particles)
+        search = replace(self, video=few, prefix="a few particles, ", stand_for=stand_for)
         known, found, volume = search.laws(*search.beginning(), None)
         laws, lengths = found.parameters.shared, known.models[0].lengths
 
