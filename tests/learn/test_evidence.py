@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from chemomech.errors import ConvergenceError
 from chemomech.io.video import read_video
@@ -270,53 +271,86 @@ def test_searches_from_elsewhere_end_at_the_same_place():
 
 
 class Seen:
-    """Fields of a particle seen through noise: `maps` are pairs of places among its parameters and modes (n, m)."""
+    """Fields of a particle seen through noise: data `seen` (n,) are `jacobian` (n, n_local) @ its parameters."""
 
     noise = 0.1
     tasks = staticmethod(in_threads)
 
-    def __init__(self, model, maps, random, length):
-        self.models, self.maps = [model], maps
-        modes = field_modes(model.mesh.pixel_position_px, length, 0.999).pixels
-        shape = (len(modes), len(maps))
-        fields = 0.5 * modes @ random.standard_normal((modes.shape[1], len(maps)))
-        self.seen = fields + self.noise * random.standard_normal(shape)
+    def __init__(self, model, jacobian, seen):
+        self.models, self.jacobian, self.seen = [model], jacobian, seen
 
     def prior(self, model):
-        return np.ones(sum(model.sizes))
+        return np.full(sum(model.sizes), 2.0)
 
     def system(self, parameters):
         local, prior = parameters.local[0], self.prior(self.models[0])
-        gram, slope = np.diag(prior), prior * local
-        for (columns, modes), seen in zip(self.maps, self.seen.T, strict=True):
-            gram[np.ix_(columns, columns)] += modes.T @ modes / self.noise**2
-            slope[columns] += modes.T @ (modes @ local[columns] - seen) / self.noise**2
+        gram = np.diag(prior) + self.jacobian.T @ self.jacobian / self.noise**2
+        slope = prior * local + self.jacobian.T @ (self.jacobian @ local - self.seen) / self.noise**2
         return 0.0, [Arrow(np.eye(1), np.zeros((1, len(local))), gram, np.zeros(1), slope)]
 
 
 @pytest.fixture(scope="module")
 def round_particle(tmp_path_factory):
-    """The model of a particle of 180 pixels, fields correlated over one pixel."""
+    """The model of a particle of 177 pixels and two films, fields correlated over one pixel."""
     path = tmp_path_factory.mktemp("round") / "video.h5"
     write_video(path, [(15, 15)], noise=0.04)
     (model,) = build_models(read_video(path), Lengths(1.0, 1.0), largest_cell=1.25)
     return model
 
 
-@pytest.mark.parametrize("length", [1.25, 2.0, 3.0])
-def test_correlation_lengths_are_found(length, round_particle):
-    """A map of ln k tells its length to a neighbour on the grid, wherever the misfit is expanded; so do the initial
-    fields of two films.
+def jacobians(model):
+    """Of a map of ln k, and of the initial field of each film."""
+    modes = field_modes(model.mesh.pixel_position_px, 1.0, KEEP).pixels
+    result = [np.zeros((len(modes), sum(model.sizes))) for _ in range(3)]
+    result[0][:, : model.sizes[0]] = model.log_k_modes
+    for film in range(2):
+        result[1 + film][:, model.initial_columns(film)] = modes
+    return result
+
+
+@pytest.mark.parametrize("family", [evidence._of_log_k, evidence._of_initial_fields])
+def test_evidence_of_lengths_is_that_of_gaussian_fields(family, round_particle):
+    """Of a linear problem Laplace's integral is exact: the density of the data with the field, over that without it,
+    the other parameters integrated out; wherever the misfit is expanded. Both films hold ln k and a field of their own.
     """
     model, random = round_particle, np.random.default_rng(0)
+    log_k, *fields = jacobians(model)
+    jacobian = np.vstack([log_k + field for field in fields])
+    seen = 0.5 * jacobian @ random.standard_normal(jacobian.shape[1])
+    seen += Seen.noise * random.standard_normal(len(seen))
+    problem = Seen(model, jacobian, seen)
+    start = Parameters(np.zeros(1), (0.1 * random.standard_normal(jacobian.shape[1]),))
+    lengths, weights = (1.0, 2.0, 4.0), np.array([0.3, 4.0])
+    found = evidence._particle_evidence(problem, 0, problem.system(start)[1], start.local, lengths, family, weights)
+    own, modes = family(model)
+    rest = np.setdiff1d(np.arange(jacobian.shape[1]), own)
+    without = jacobian[:, rest] @ jacobian[:, rest].T / 2 + Seen.noise**2 * np.eye(len(seen))
+    for i, length in enumerate(lengths):
+        field = jacobian[:, own] @ modes(length)
+        for j, weight in enumerate(weights):
+            with_field = stats.multivariate_normal.logpdf(seen, cov=without + field @ field.T / weight)
+            exact = with_field - stats.multivariate_normal.logpdf(seen, cov=without)
+            assert found[i, j] == pytest.approx(exact, abs=1e-6)  # of hundreds
+
+
+@pytest.mark.parametrize("length", [1.25, 2.0, 3.0])
+def test_correlation_lengths_are_found(length, round_particle):
+    """A map of ln k and the initial fields of two films, made of the modes of a length, tell it."""
+    model, random = round_particle, np.random.default_rng(0)
+    modes = field_modes(model.mesh.pixel_position_px, length, KEEP).pixels
+    seen = (0.5 * modes @ random.standard_normal((modes.shape[1], 3))).T.ravel()
+    problem = Seen(model, np.vstack(jacobians(model)), seen + Seen.noise * random.standard_normal(len(seen)))
     start = Parameters(np.zeros(1), (0.1 * random.standard_normal(sum(model.sizes)),))
-    seen = Seen(model, [(np.arange(model.sizes[0]), model.log_k_modes)], random, length)
-    assert length / 1.35 < most_likely_log_k_length(seen, start) < 1.35 * length
-    modes = field_modes(model.mesh.pixel_position_px, 1.0, KEEP).pixels
-    seen = Seen(model, [(model.initial_columns(film), modes) for film in range(2)], random, length)
-    likelier = likelier_initial_length(seen, start, 6.0)
-    assert length / 1.35 < likelier < 1.35 * length
-    assert likelier_initial_length(seen, start, likelier) == likelier
+    assert most_likely_log_k_length(problem, start) == pytest.approx(length, rel=0.25)  # a step of the grid
+    assert likelier_initial_length(problem, start, 6.0) == pytest.approx(length, rel=0.25)
+
+
+@pytest.mark.parametrize(("gain", "stand_for", "chosen"), [(4.0, 1.0, 1.5), (6.5, 1.0, 2.0), (0.6, 10.0, 2.0)])
+def test_a_length_is_changed_for_one_that_is_worth_it(gain, stand_for, chosen, monkeypatch):
+    """Worth e^5, all that the particles stand for counted; the prior gives 2 px e^0.26 more than 1.5."""
+    known = dict.fromkeys(evidence.INITIAL_LENGTHS_PX, 0.0) | {2.0: gain}
+    monkeypatch.setattr(evidence, "_evidence", lambda *_: known)
+    assert likelier_initial_length(None, None, 1.5, stand_for=stand_for) == chosen
 
 
 def test_sizes_of_priors_are_those_of_known_coefficients(tmp_path):

@@ -22,6 +22,7 @@ from chemomech.learn.arrow import (
     time_left,
 )
 from chemomech.learn.kinetics import NORMAL_99, KineticsSettings, _reported, _result, learn_kinetics
+from chemomech.learn.kinetics_search import KineticsSearch
 from chemomech.learn.kinetics_validation import CrossValidation, bootstrap, cross_validate
 from chemomech.learn.law_basis import law_basis
 from chemomech.learn.profile import Pull
@@ -39,7 +40,7 @@ from chemomech.mechanics.stiffness import OLIVINE
 from chemomech.observe.video import Coherency
 from chemomech.phasefield.planar_coherency import OLIVINE_MISFIT
 from chemomech.phasefield.reaction import react
-from chemomech.tasks import Unfinished
+from chemomech.tasks import Unfinished, in_threads
 from videos import BINODAL, LAW, write_video
 
 
@@ -565,8 +566,33 @@ def test_laws_stay_where_smaller_cells_cannot_be_followed(problem, monkeypatch):
     assert "smaller cells" in last.notes[0]
 
 
-def test_too_few_values_are_said_to_be_too_few(tmp_path):
-    """One half-cycle of four pixels: the laws run away to where no reaction can be followed."""
-    write_video(tmp_path / "video.h5", [(3, 4)], noise=0.04, half_cycles=1)
-    with pytest.raises(InputError, match="no laws can be learned from these 24 values"):
-        learn_kinetics(read_video(tmp_path / "video.h5"))
+def test_initial_fields_of_another_length(video, monkeypatch):
+    """Where another length is likelier the laws are searched again under it, and move by less than deviations of a
+    particle; where that breaks off what was found before stands.
+    """
+    search = KineticsSearch(video, in_threads, None)
+    beginning = search.beginning()
+    plain, before, _ = search.laws(*beginning, None)
+    monkeypatch.setattr(kinetics_search, "likelier_initial_length", lambda *_, stand_for: 3.0)
+    problem, found, _ = search.laws(*beginning, None)
+    assert problem.models[0].lengths == replace(plain.models[0].lengths, initial_px=3.0)
+    change = found.parameters.shared - before.parameters.shared
+    assert 0 < np.sqrt(change @ found.schur @ change / len(problem.models)) < 3
+
+    def breaks_off(*_, stand_for):
+        raise ConvergenceError("particle 0", iterations=1, residual=1.0, tolerance=0.1)
+
+    monkeypatch.setattr(kinetics_search, "likelier_initial_length", breaks_off)
+    problem, found, _ = search.laws(*beginning, None)
+    assert problem.models[0].lengths == plain.models[0].lengths
+    np.testing.assert_array_equal(found.parameters.shared, before.parameters.shared)
+
+
+def test_a_search_that_breaks_off_says_so(video, monkeypatch):
+    def breaks_off(*_):
+        raise ConvergenceError("particle 0", iterations=1, residual=1.0, tolerance=0.1)
+
+    monkeypatch.setattr(KineticsSearch, "laws", breaks_off)
+    monkeypatch.setattr(KineticsSearch, "beginning", lambda _: ())
+    with pytest.raises(InputError, match="the search for laws broke off; too few pixels"):
+        learn_kinetics(video)

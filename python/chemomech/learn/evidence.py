@@ -21,7 +21,7 @@ from chemomech.arrays import Float, Int
 from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Parameters, reduced_gradient
 from chemomech.learn.profile import Pull, Separable, evaluated, minimise_profile
-from chemomech.learn.random_field import expected, field_modes
+from chemomech.learn.random_field import field_modes, log_prior_of_length
 from chemomech.learn.reaction_model import KEEP, ParticleModel, Problem
 from chemomech.tasks import Unfinished, successes
 
@@ -39,13 +39,13 @@ _LONGEST = 4.0
 _CREDIBLE = 20.0
 #: Least bend of the first model of the volume, in units of the objective's; of a later one, in those of the one before.
 _FIRST_BEND, _LEAST_BEND = 0.2, 0.02
-#: Correlation lengths tried, pixels, of which fields of the shortest make up all others: of ln k (the shortest is that
-#: of neighbours by 0.14, as good as none), and of the initial fields.
+#: Correlation lengths tried, pixels, of which fields of the shortest make up all others: of ln k (the shortest
+#: correlates neighbours by 0.14, as good as none), and of the initial fields, with all those tried of first frames.
 LOG_K_LENGTHS_PX = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 INITIAL_LENGTHS_PX = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0, 6.0)
 #: And regularisations of ln k, and sizes of the initial fields.
 _RHOS, _SIZES = np.geomspace(1e-3, 1.0, 13), np.geomspace(0.25, 4.0, 13)
-#: Evidence, ln of probabilities, for which a length is changed: less is within what Laplace's approximation is worth.
+#: Evidence, ln of probabilities, for which a length is changed: less is not worth other rounds.
 _LIKELIER = 5.0
 #: What the regularisation of ln k and the size of the initial fields may become.
 _RHO_RANGE, _SIZE_RANGE = (1e-4, 10.0), (0.1, 10.0)
@@ -236,7 +236,8 @@ def most_likely_log_k_length(problem: Problem, parameters: Parameters) -> float:
     """Correlation length of ln k, pixels, under which the frames are most likely.
 
     The laws are held. About the parameters the misfit is quadratic in ln k, the initial fields and rates eliminated;
-    the integral over fields of each length and size is then known (Laplace).
+    the integral over fields of each length and size is then known (Laplace). Fields are those of the modes that a fit
+    uses: where frames show what these leave out a shorter length, with more of them, is the likelier one.
 
     Parameters
     ----------
@@ -251,22 +252,24 @@ def most_likely_log_k_length(problem: Problem, parameters: Parameters) -> float:
 
 
 def likelier_initial_length(problem: Problem, parameters: Parameters, known: float, *, stand_for: float = 1.0) -> float:
-    """That of the initial fields, likewise, ln k eliminated; the known one where no other is much likelier.
+    """Correlation length of the initial fields, pixels, under which the frames are most likely, or the known one.
 
-    Where the reaction is unstable they grow, and later frames know them far better than the first one, noisy as it is.
+    As for ln k, which is eliminated. That of ln k is seen by every frame; this one may not be, and has a prior. Where
+    the reaction is unstable the fields grow, and later frames know them far better than the first one, noisy as it is.
     Under laws that are not yet right they make up for what these do wrong, and are too short.
 
     Parameters
     ----------
     problem : with initial fields of the shortest length tried.
-    stand_for : how many particles each of these stands for.
+    known : one of `INITIAL_LENGTHS_PX`, kept where another would not be much likelier.
+    stand_for : how many particles each of these stands for: what a length is worth grows with them.
 
     Raises
     ------
     ConvergenceError : a reaction cannot be followed.
     """
     evidence = _evidence(problem, parameters, "initial fields", INITIAL_LENGTHS_PX, _of_initial_fields, _SIZES**-2)
-    evidence = {length: stand_for * of_frames + expected(length) for length, of_frames in evidence.items()}
+    evidence = {length: stand_for * of_frames + log_prior_of_length(length) for length, of_frames in evidence.items()}
     best = max(evidence, key=evidence.__getitem__)
     return best if evidence[best] > evidence[known] + _LIKELIER else known
 

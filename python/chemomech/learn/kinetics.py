@@ -36,8 +36,8 @@ _SUSPICIOUS_MISFIT = 1.1
 _STRANGE_MISFIT = 1.2
 #: One of all frames that is too good: what is fitted takes up less of the noise.
 _SUSPICIOUS_FIT = 0.7
-#: A half-cycle shorter than this, h, is worth a warning: frames of X-rays take longer.
-_SUSPICIOUS_TIME_H = 10 / 3600
+#: Time between frames, h, below which a warning is due: X-rays take longer.
+_SUSPICIOUS_TIME_H = 1 / 3600
 #: Half-width of a 99 % interval of a normal distribution, in standard deviations.
 NORMAL_99 = 2.5758293035489004
 #: Fewer cannot be drawn anew.
@@ -113,7 +113,8 @@ class KineticsResult:
     video : what it is learned from.
     rmse, noise : of model less data over all frames; standard deviation of the noise.
     rho : regularisation of ln k.
-    lengths : correlation lengths, the most likely ones, of many particles those of a few.
+    lengths : correlation lengths, that of ln k the most likely one, that of the initial fields as first frames say
+        unless another is much likelier; of many particles those of a few.
     reason, iterations : why the last stage of the search ended, and after how many steps.
     particles : by name.
     warnings : what a careful reader should look at first.
@@ -166,7 +167,8 @@ def learn_kinetics(
     Raises
     ------
     InputError : no particle has the two half-cycles that k-fold validation needs, what draws samples is missing, or the
-        search comes to laws under which the reaction cannot be followed.
+        search comes to where reactions or their derivatives cannot be had.
+    ConvergenceError : those of half-cycles left out, or of samples, cannot be.
 
     >>> result = learn_kinetics(read_video("video.h5"))
     >>> result.law.exchange_current(np.array([0.5]))
@@ -180,20 +182,20 @@ def learn_kinetics(
     kept = Unfinished(unfinished, (video, settings)) if unfinished else None
     # Films are shared out among threads; those of the linear algebra would be in their way.
     with threadpool_limits(1, user_api="blas"):
-        try:
-            return _learn(video, settings, tasks, kept)
-        except ConvergenceError as error:
-            values = sum(half.li_fraction.size for each in video.particles.values() for half in each.half_cycles)
-            raise InputError(
-                f"no laws can be learned from these {values} values: the search came to some under which reactions "
-                "cannot be followed; too few pixels or frames, or a wrong kappa_eV_per_nm or noise_sigma, lead there"
-            ) from error
+        return _learn(video, settings, tasks, kept)
 
 
 def _learn(video: ReactionVideo, settings: KineticsSettings, tasks: TasksOn, kept: Unfinished | None) -> KineticsResult:
     search = KineticsSearch(video, tasks, kept)
     rho = settings.rho_2 if isinstance(settings.rho_2, int | float) else None
-    problem, found, volume = search.laws(*search.beginning(), rho)
+    try:
+        problem, found, volume = search.laws(*search.beginning(), rho)
+    except ConvergenceError as error:
+        values = sum(half.li_fraction.size for each in video.particles.values() for half in each.half_cycles)
+        raise InputError(
+            f"the search for laws broke off; too few pixels or frames ({values} values here), or a wrong "
+            f"kappa_eV_per_nm or noise_sigma, can lead to where there is no going on: {error}"
+        ) from error
     validation = None
     if settings.rho_2 == "k-fold":
         validation = cross_validate(problem, found, unfinished=kept)
@@ -334,10 +336,11 @@ def _log_k_deviation(found: Minimum, model: ParticleModel, index: int, along_mea
 
 def _warnings(rmse: float, video: ReactionVideo, found: Minimum) -> list[str]:
     notes, noise = [], video.noise
-    shortest = min(float(np.ptp(half.time_h)) for each in video.particles.values() for half in each.half_cycles)
+    halves = [half for each in video.particles.values() for half in each.half_cycles]
+    shortest = min(float(np.median(np.diff(half.time_h))) for half in halves)
     if shortest < _SUSPICIOUS_TIME_H:
         notes.append(
-            f"a half-cycle lasts {3600 * shortest:.2g} s: is time_s in seconds? j0 is proportional to its unit"
+            f"frames {3600 * shortest:.2g} s apart: is time_s in seconds? Times in hours make j0 3600 times as large"
         )
     if rmse > _SUSPICIOUS_MISFIT * noise:
         notes.append(

@@ -66,7 +66,7 @@ _NEAR = 100.0
 _START_RHO = 0.02
 #: Legendre coefficients of ln j0 that pieces of films may change.
 _PIECES_LOG_J0 = 3
-#: How often correlation lengths are chosen, each time after a fit under those before.
+#: How often a correlation length of ln k is chosen, each time after a fit under the one before.
 _MOST_LENGTHS = 3
 
 
@@ -141,11 +141,11 @@ class KineticsSearch:
             return settled
         try:
             likelier = self._with_likelier_initial_fields(*settled[:2])
-            return (
-                self._rounds(*likelier, "laws, likelier initial fields", resized, settled[2]) if likelier else settled
-            )
+            if likelier is None:
+                return settled
+            return self._rounds(*likelier, "laws, likelier initial fields", resized, settled[2])
         except ConvergenceError as error:
-            log.info("%sinitial fields of another length: %s", self.prefix, error)
+            log.warning("%sinitial fields keep the length of first frames: %s", self.prefix, error)
             return settled
 
     def under_rho(self, problem: Problem, found: Minimum, rho: float) -> tuple[Problem, Minimum, Pull]:

@@ -61,7 +61,7 @@ def covariance_spectra(position_px: Float) -> Spectra:
     return {length: np.linalg.eigh(_covariance(position_px, position_px, length)) for length in _LENGTHS_PX}
 
 
-def expected(length_px: float) -> float:
+def log_prior_of_length(length_px: float) -> float:
     """ln of the prior probability of a correlation length, but for a constant."""
     return float(-((np.log(length_px / _MEDIAN_LENGTH_PX) / _LENGTH_SPREAD) ** 2) / 2)
 
@@ -80,7 +80,7 @@ def most_likely_field(fields: Sequence[Float], spectra: Sequence[Spectra], noise
             values, vectors = spectrum[length]
             powers.append((np.maximum(values, 0.0), (vectors.T @ (field - field.mean())) ** 2))
         for deviation in _DEVIATIONS:
-            posterior = expected(length)
+            posterior = log_prior_of_length(length)
             for values, power in powers:
                 variance = deviation**2 * values + noise**2
                 posterior -= float(np.sum(np.log(variance) + power / variance)) / 2

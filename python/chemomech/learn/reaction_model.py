@@ -211,12 +211,14 @@ def build_models(
     *,
     pieces: bool = False,
     largest_cell: float = LARGEST_CELL,
+    initial_keep: float = KEEP,
 ) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
     Correlation lengths are those to start from where they are not given, that of the initial fields what first frames
-    alone say. With `pieces` every few frames of a half-cycle are a film of their own. Cells are no larger than
-    `largest_cell` sqrt(kappa / (c_s kT)): at 1.25 frames err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
+    alone say; modes of these keep the share `initial_keep` of the variance. With `pieces` every few frames of a
+    half-cycle are a film of their own. Cells are no larger than `largest_cell` sqrt(kappa / (c_s kT)): at 1.25 frames
+    err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
 
     The size and correlation length of the initial fields are common to all first frames; later pieces start from
     domains.
@@ -233,7 +235,7 @@ def build_models(
         position = mesh.pixel_position_px
         error = video.noise / np.sqrt(len(position))
         films = []
-        first_modes = field_modes(position, lengths.initial_px, KEEP).at(mesh.position_px)
+        first_modes = field_modes(position, lengths.initial_px, initial_keep).at(mesh.position_px)
         later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
         offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
         for half in particle.half_cycles:

@@ -46,6 +46,8 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
 
     >>> write_report(Path("out"), result, inputs=[Path("video.h5")])
     """
+    middle = len(result.composition) // 2
+    log_j0, half_width = float(result.log_j0[middle]), float(result.log_j0_half_width[middle])
     shown = list(result.particles)[:_MOST_IN_FULL]
     n_films = sum(len(result.particles[name].particle.half_cycles) for name in shown)
     with progress("figures", 7 + bool(result.cross_validation) + n_films) as advance:
@@ -58,9 +60,8 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
             peak=result.composition[int(result.log_j0.argmax())],
             converged=CONVERGED,
             peaks=_where_it_may_be_largest(result),
-            unknown_peak=_UNKNOWN_PEAK,
-            in_the_middle=_in_the_middle(result),
-            regular_solution=closest_regular_solution(result)[0],
+            j0_half=math.exp(log_j0),
+            j0_half_band=(math.exp(log_j0 - half_width), math.exp(log_j0 + half_width)),
             j0_figure=gallery.add_axes(plot_exchange_current(result), "j0", "Exchange current against composition."),
             mu_figure=gallery.add_axes(
                 plot_chemical_potential(result), "mu", "Homogeneous chemical potential against composition."
@@ -89,25 +90,12 @@ def write_report(folder: Path, result: KineticsResult, *, inputs: Sequence[Path]
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _where_it_may_be_largest(result: KineticsResult) -> tuple[float, float]:
-    """Lowest and highest composition at which the band of j0 reaches the highest of its lower edges."""
+def _where_it_may_be_largest(result: KineticsResult) -> tuple[float, float] | None:
+    """Where the band of j0 reaches the highest of its lower edges, from and to; None if these are far apart."""
     low, high = result.log_j0 - result.log_j0_half_width, result.log_j0 + result.log_j0_half_width
     possible = result.composition[high >= low.max()]
-    return float(possible[0]), float(possible[-1])
-
-
-def _in_the_middle(result: KineticsResult) -> tuple[float, float, float, float]:
-    """The composition next to 1/2, and there j0 (1/h) and the edges of its band."""
-    i = int(np.abs(result.composition - 0.5).argmin())
-    log_j0, half = float(result.log_j0[i]), float(result.log_j0_half_width[i])
-    return float(result.composition[i]), math.exp(log_j0), math.exp(log_j0 - half), math.exp(log_j0 + half)
-
-
-def closest_regular_solution(result: KineticsResult) -> tuple[float, float]:
-    """Omega (kT) of the regular solution closest to mu_h, and the constant between them."""
-    c = result.composition
-    omega, offset = np.polyfit(1 - 2 * c, result.mu_kT - np.log(c / (1 - c)), 1)
-    return float(omega), float(offset)
+    lowest, highest = float(possible[0]), float(possible[-1])
+    return (lowest, highest) if highest - lowest < _UNKNOWN_PEAK else None
 
 
 @rc_context(STYLE)
@@ -144,7 +132,7 @@ def plot_chemical_potential(result: KineticsResult, ax: Axes | None = None) -> A
     """mu_h(c) less its mean with its 99 % band, beside the regular solution closest to it."""
     ax = ax or new_axes(4.6, 3.3)
     c, mu, half = result.composition, result.mu_kT, result.mu_half_width
-    omega, offset = closest_regular_solution(result)
+    omega, offset = np.polyfit(1 - 2 * c, mu - np.log(c / (1 - c)), 1)
     ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.fill_between(c, mu - half, mu + half, color=_LAW, alpha=0.22, linewidth=0)
     ax.plot(c, mu, color=_LAW, label="learned, 99 % band")
