@@ -23,7 +23,7 @@ from chemomech.learn.kinetics_validation import restart
 from chemomech.learn.law_basis import law_basis
 from chemomech.learn.profile import moved
 from chemomech.learn.random_field import field_modes
-from chemomech.learn.reaction_model import KEEP, Lengths, Problem, build_models
+from chemomech.learn.reaction_model import INITIAL_KEEP, Lengths, Problem, build_models
 from chemomech.tasks import Unfinished, in_threads, in_turn
 from videos import BINODAL, write_video
 
@@ -300,7 +300,7 @@ def round_particle(tmp_path_factory):
 
 def jacobians(model):
     """Of a map of ln k, and of the initial field of each film."""
-    modes = field_modes(model.mesh.pixel_position_px, 1.0, KEEP).pixels
+    modes = field_modes(model.mesh.pixel_position_px, 1.0, INITIAL_KEEP).pixels
     result = [np.zeros((len(modes), sum(model.sizes))) for _ in range(3)]
     result[0][:, : model.sizes[0]] = model.log_k_modes
     for film in range(2):
@@ -337,7 +337,7 @@ def test_evidence_of_lengths_is_that_of_gaussian_fields(family, round_particle):
 def test_correlation_lengths_are_found(length, round_particle):
     """A map of ln k and the initial fields of two films, made of the modes of a length, tell it."""
     model, random = round_particle, np.random.default_rng(0)
-    modes = field_modes(model.mesh.pixel_position_px, length, KEEP).pixels
+    modes = field_modes(model.mesh.pixel_position_px, length, INITIAL_KEEP).pixels
     seen = (0.5 * modes @ random.standard_normal((modes.shape[1], 3))).T.ravel()
     problem = Seen(model, np.vstack(jacobians(model)), seen + Seen.noise * random.standard_normal(len(seen)))
     start = Parameters(np.zeros(1), (0.1 * random.standard_normal(sum(model.sizes)),))

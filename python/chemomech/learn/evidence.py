@@ -22,7 +22,7 @@ from chemomech.errors import ConvergenceError
 from chemomech.learn.arrow import Arrow, Minimum, Parameters, reduced_gradient
 from chemomech.learn.profile import Pull, Separable, evaluated, minimise_profile
 from chemomech.learn.random_field import field_modes, log_prior_of_length
-from chemomech.learn.reaction_model import KEEP, ParticleModel, Problem
+from chemomech.learn.reaction_model import INITIAL_KEEP, LOG_K_KEEP, ParticleModel, Problem
 from chemomech.tasks import Unfinished, successes
 
 log = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ _Family = tuple[Int, Callable[[float], Float]]
 
 def _of_log_k(model: ParticleModel) -> _Family:
     def modes(length: float) -> Float:
-        field = field_modes(model.mesh.pixel_position_px, length, KEEP).pixels
+        field = field_modes(model.mesh.pixel_position_px, length, LOG_K_KEEP).pixels
         return model.closest_log_k(np.column_stack([np.ones(len(field)), field]))
 
     return np.arange(model.sizes[0]), modes
@@ -289,10 +289,12 @@ def _of_log_k(model: ParticleModel) -> _Family:
 
 def _of_initial_fields(model: ParticleModel) -> _Family:
     films, position = range(len(model.films)), model.mesh.pixel_position_px
-    own = field_modes(position, model.lengths.initial_px, KEEP)
+    own = field_modes(position, model.lengths.initial_px, INITIAL_KEEP)
 
     def modes(length: float) -> Float:
-        one = own.eigenvectors.T @ field_modes(position, length, KEEP).pixels / np.sqrt(own.eigenvalues)[:, None]
+        one = (
+            own.eigenvectors.T @ field_modes(position, length, INITIAL_KEEP).pixels / np.sqrt(own.eigenvalues)[:, None]
+        )
         return np.asarray(linalg.block_diag(*[one for _ in films]))
 
     return np.concatenate([model.initial_columns(film) for film in films]), modes

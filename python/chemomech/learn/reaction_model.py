@@ -38,9 +38,10 @@ from chemomech.tasks import Result, TasksOn, in_threads, in_turn
 
 #: Correlation length of ln k to start from, pixels.
 _START_LENGTH_PX = 2.0
-#: Share of the variance of ln k and of the initial fields that their modes keep: what 0.95 leave out of ln k moves
-#: frames by more than their noise, and what 0.98 leave out of the initial fields grows a hundredfold.
-KEEP = 0.99
+#: Share of the variance of ln k that its modes keep: what 0.95 leave out moves frames by more than their noise.
+LOG_K_KEEP = 0.99
+#: And of the initial fields: with 0.99 the laws of a few pixels run away.
+INITIAL_KEEP = 0.98
 #: Singular values of modes, beside the largest, below which the offset counts as one of the others.
 _DEPENDENT = 1e-6
 #: Standard deviation of the mean of logit c0, which the first frame knows far better.
@@ -211,14 +212,12 @@ def build_models(
     *,
     pieces: bool = False,
     largest_cell: float = LARGEST_CELL,
-    initial_keep: float = KEEP,
 ) -> list[ParticleModel]:
     """Meshes, modes and mean rates of all particles.
 
     Correlation lengths are those to start from where they are not given, that of the initial fields what first frames
-    alone say; modes of these keep the share `initial_keep` of the variance. With `pieces` every few frames of a
-    half-cycle are a film of their own. Cells are no larger than `largest_cell` sqrt(kappa / (c_s kT)): at 1.25 frames
-    err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
+    alone say. With `pieces` every few frames of a half-cycle are a film of their own. Cells are no larger than
+    `largest_cell` sqrt(kappa / (c_s kT)): at 1.25 frames err by 0.007 RMS, at 0.8 by 0.003, at 0.6 by 0.0013.
 
     The size and correlation length of the initial fields are common to all first frames; later pieces start from
     domains.
@@ -235,7 +234,7 @@ def build_models(
         position = mesh.pixel_position_px
         error = video.noise / np.sqrt(len(position))
         films = []
-        first_modes = field_modes(position, lengths.initial_px, initial_keep).at(mesh.position_px)
+        first_modes = field_modes(position, lengths.initial_px, INITIAL_KEEP).at(mesh.position_px)
         later_modes = field_modes(position, _DOMAIN_LENGTH_PX, _DOMAIN_KEEP).at(mesh.position_px) if pieces else None
         offset = np.full(mesh.n_cells, _INITIAL_OFFSET)
         for half in particle.half_cycles:
@@ -254,7 +253,7 @@ def build_models(
                     edge = HeldEdge(part.time_h, composition)
                 guess = smoothed(part.li_fraction[0], spectrum, video.noise)
                 films.append(Film(part, rate.time_h, rate_modes, rate_guess, edge, float(logit(start)), columns, guess))
-        log_k_modes = field_modes(position, lengths.log_k_px, KEEP).pixels
+        log_k_modes = field_modes(position, lengths.log_k_px, LOG_K_KEEP).pixels
         columns = np.column_stack([np.ones(len(position)), log_k_modes])
         coherency = None
         if video.coherency is not None:

@@ -43,7 +43,7 @@ _COEFFICIENT_DEVIATION = 1.0
 _LOG_CURRENT, _LOG_CURRENT_DEVIATION = 1.5, 1.5
 #: Standard deviation and correlation length (pixels) expected of ln k, and the standard deviation of ln of both.
 _LOG_K_DEVIATION, _LOG_K_LENGTH_PX, _PATTERN_DEVIATION = 0.5, 1.5, 0.5
-_KEEP = 0.98
+_LOG_K_KEEP = 0.98
 #: Largest cells, in units of sqrt(kappa / (c_s kT)): a variance asks less of them than frames do.
 _LARGEST_CELL = 0.8
 #: RMS error of the composition that a time step may make, far below the scatter of patterns; steps before a draw is
@@ -127,7 +127,7 @@ class Simulator:
         law, size, length = self.basis.law(x[:-2]), np.exp(x[-2]), float(np.exp(x[-1]))
         found = []
         for model, mesh in zip(self.models, self.meshes, strict=True):
-            modes = field_modes(model.mesh.pixel_position_px, length, _KEEP).pixels
+            modes = field_modes(model.mesh.pixel_position_px, length, _LOG_K_KEEP).pixels
             log_k = size * modes @ random.standard_normal(modes.shape[1])
             for film in model.films:
                 z = np.concatenate([random.standard_normal(film.initial_modes.shape[1]), film.rate_guess])
@@ -176,8 +176,7 @@ def learn_from_uniformity(
     >>> learn_from_uniformity(read_video("video.h5")).asymmetry
     (0.7, 0.9)
     """
-    basis = law_basis(video.binodal, video.alpha)
-    models = build_models(video, largest_cell=_LARGEST_CELL, initial_keep=_KEEP)
+    basis, models = law_basis(video.binodal, video.alpha), build_models(video, largest_cell=_LARGEST_CELL)
     meshes, gradient_nm2 = [model.mesh for model in models], video.gradient_nm2
     if population:
         meshes = [cell_mesh(mesh.mask, mesh.cell_nm * mesh.refinement, gradient_nm2, 1) for mesh in meshes]
