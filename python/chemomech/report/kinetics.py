@@ -132,17 +132,18 @@ def plot_chemical_potential(result: KineticsResult, ax: Axes | None = None) -> A
     """mu_h(c) less its mean with its 99 % band, beside the regular solution closest to it."""
     ax = ax or new_axes(4.6, 3.3)
     c, mu, half = result.composition, result.mu_kT, result.mu_half_width
-    omega, offset = np.polyfit(1 - 2 * c, mu - np.log(c / (1 - c)), 1)
+    ideal = np.log(c / (1 - c))
+    slope, offset = np.polyfit(1 - 2 * c, mu - ideal, 1)
     ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.fill_between(c, mu - half, mu + half, color=_LAW, alpha=0.22, linewidth=0)
     ax.plot(c, mu, color=_LAW, label="learned, 99 % band")
     ax.plot(
         c,
-        np.log(c / (1 - c)) + omega * (1 - 2 * c) + offset,
+        ideal + slope * (1 - 2 * c) + offset,
         color=_REFERENCE,
         linestyle="--",
         linewidth=1,
-        label=rf"regular solution, $\Omega$ = {omega:.2f} $kT$",
+        label=rf"regular solution, $\Omega$ = {slope:.2f} $kT$",
     )
     ax.set_ylabel(r"Chemical potential $\mu_h$ less its mean ($kT$)")
     return _finish(ax)
