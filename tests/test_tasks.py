@@ -1,6 +1,7 @@
 """Work in threads that is broken off."""
 
 import signal
+import threading
 import time
 from contextlib import contextmanager
 
@@ -31,14 +32,17 @@ def interrupted_after(seconds):
 def test_a_signal_waits_for_what_has_begun(closed_early):
     """While results are awaited, or while a generator that was closed waits for what it cannot break off: threads must
     not outlive it, as the interpreter would abort under them."""
-    ended = []
+    ended, long_one_begun = [], threading.Event()
 
     def work(_, seconds):
+        if seconds:
+            long_one_begun.set()
         time.sleep(seconds)
         ended.append(seconds)
 
     results = in_threads("work", work, None, [0.0, 1.0], float)
     next(results)
+    assert long_one_begun.wait(10)
     with pytest.raises(Interrupted), interrupted_after(0.2):
         if closed_early:
             results.close()
