@@ -285,14 +285,16 @@ def bootstrap_covariance(designs: Sequence[Design], order: int, replicas: int = 
     if n < 3:
         return None
     random = np.random.default_rng(0)
-    each, draws = _sums(designs, order), []
-    for chosen in random.integers(0, n, (replicas, n)):
+    drawn = [np.bincount(chosen, minlength=n) for chosen in random.integers(0, n, (replicas, n))]
+    each, draws, drawn_times = _sums(designs, order), [], []  # three particles make ten different draws
+    for weights, times in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
         try:
-            draws.append(_fit(each.over(np.bincount(chosen, minlength=n)), order).coefficients.ravel())
+            draws.append(_fit(each.over(weights), order).coefficients.ravel())
+            drawn_times.append(times)
         except InputError:  # this draw holds too few compositions; the law itself is identifiable
             continue
     student = stats.t.ppf(0.975, n - 1) / NORMAL_95
-    return np.asarray(np.cov(np.array(draws).T) * n / (n - 1) * student**2)
+    return np.asarray(np.cov(np.array(draws).T, fweights=drawn_times) * n / (n - 1) * student**2)
 
 
 def reference_offset(designs: Sequence[Design], solution: Fit) -> tuple[Float, Float]:
