@@ -1,6 +1,7 @@
 """`chemomech kinetics` from file to result, and what it says to files it cannot use."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -60,33 +61,27 @@ def start(video, folder):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(video, tmp_path_factory):
-    """Its folder, and its log of the pieces of films."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    log = start(video, folder).communicate(timeout=120)[1]
-    return folder, log.split("whole films")[0]
-
-
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_to_the_same_result(video, uninterrupted, tmp_path, sent):
-    """Stopped after its second accepted step, it does not take the first one again."""
-    other, log_of_other = uninterrupted
-    stopped = start(video, tmp_path)
-    for line in stopped.stderr:
-        if "step 2:" in line:
-            stopped.send_signal(sent)
-            break
-    last_words = stopped.communicate(timeout=10)[1]
-    if sent != signal.SIGKILL:
-        assert stopped.returncode == 128 + sent
-        assert f"kept in {tmp_path}/.unfinished: the same command goes on from there" in last_words
-    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".writing-")] == [".unfinished"]
-    log = start(video, tmp_path).communicate(timeout=120)[1].split("whole films")[0]
-    assert "step 1:" in log_of_other
-    assert "step 1:" not in log
-    assert (tmp_path / "result.json").read_bytes() == (other / "result.json").read_bytes()
-    assert not (tmp_path / ".unfinished").exists()
+def test_a_stopped_run_goes_on_to_the_same_result(video, tmp_path):
+    """Stopped after the second accepted step, the fourth and the sixth, it takes none of them again."""
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    for step, sent in ((2, signal.SIGINT), (4, signal.SIGTERM), (6, signal.SIGKILL)):
+        process, steps = start(video, stopped), []
+        for line in process.stderr:
+            steps += re.findall(r"step (\d+):", line)
+            if f"step {step}:" in line:
+                process.send_signal(sent)
+                break
+        assert int(steps[0]) >= step - 1, "steps were taken again"
+        last_words = process.communicate(timeout=10)[1]
+        if sent != signal.SIGKILL:
+            assert process.returncode == 128 + sent
+            assert f"kept in {stopped}/.unfinished: the same command goes on from there" in last_words
+        assert [entry.name for entry in stopped.iterdir() if not entry.name.startswith(".writing-")] == [".unfinished"]
+    log = start(video, stopped).communicate(timeout=120)[1]
+    assert "pieces of films, step 1:" not in log
+    assert "pieces of films, step 1:" in start(video, whole).communicate(timeout=120)[1]
+    assert (stopped / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    assert not (stopped / ".unfinished").exists()
 
 
 def test_bad_input_is_one_line(video, tmp_path, capsys):
