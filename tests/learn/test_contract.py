@@ -122,7 +122,9 @@ def test_clipping_is_noticed(noisy):
     assert not any("clipping" in warning for warning in learn_eigenstrain(noisy, order=1).warnings)
 
 
-@pytest.mark.parametrize("test", [(), ("P3",)], ids=["in turn", "one held out"])
+@pytest.mark.parametrize(
+    "test", [pytest.param((), id="in turn"), pytest.param(("P3",), id="one held out", marks=pytest.mark.slow)]
+)
 def test_the_order_of_the_truth_is_chosen(test):
     """Laws of orders 1, 2 and 3 with clear terms, 8 experiments of four small particles each.
 

