@@ -292,9 +292,8 @@ def _of_initial_fields(model: ParticleModel) -> _Family:
     own = field_modes(position, model.lengths.initial_px, INITIAL_KEEP)
 
     def modes(length: float) -> Float:
-        one = (
-            own.eigenvectors.T @ field_modes(position, length, INITIAL_KEEP).pixels / np.sqrt(own.eigenvalues)[:, None]
-        )
+        field = field_modes(position, length, INITIAL_KEEP).pixels
+        one = own.eigenvectors.T @ field / np.sqrt(own.eigenvalues)[:, None]
         return np.asarray(linalg.block_diag(*[one for _ in films]))
 
     return np.concatenate([model.initial_columns(film) for film in films]), modes
